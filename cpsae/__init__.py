@@ -1,0 +1,45 @@
+"""cpsae trains sparse autoencoders on the activations of language models, in two resumable stages.
+
+The public names below are imported when they are first used, so that `import cpsae` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "extract": "cpsae.stages",
+    "fit": "cpsae.stages",
+    "evaluate": "cpsae.stages",
+    "load": "cpsae.sae.autoencoder",
+    "open_store": "cpsae.store",
+    "write_store": "cpsae.store",
+    "verify_store": "cpsae.store",
+    "Store": "cpsae.store",
+    "ActivationFeed": "cpsae.training.feed",
+    "SparseAutoencoder": "cpsae.sae.autoencoder",
+    "ExtractSettings": "cpsae.config",
+    "FitSettings": "cpsae.config",
+    "CpsaeError": "cpsae.errors",
+}
+
+__all__ = ["__version__", *_HOME_OF]
+
+if TYPE_CHECKING:
+    from cpsae.config import ExtractSettings, FitSettings
+    from cpsae.errors import CpsaeError
+    from cpsae.sae.autoencoder import SparseAutoencoder, load
+    from cpsae.stages import evaluate, extract, fit
+    from cpsae.store import Store, open_store, verify_store, write_store
+    from cpsae.training.feed import ActivationFeed
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'cpsae' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

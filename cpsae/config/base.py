@@ -1,0 +1,43 @@
+"""What all settings share: frozen pydantic models that refuse unknown keys."""
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+_COUNT = re.compile(r"\s*(\d[\d_]*(?:\.\d+)?)\s*([kmb]?)\s*", re.IGNORECASE)
+
+
+class Settings(BaseModel):
+    """A group of settings. Frozen, so that nothing downstream can edit what the user asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all values, keys sorted: the same settings give the same text."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def parse_count(value: Any) -> Any:
+    """Turn '10M', '512k' or '1_000' into an int; leave anything that is not text alone.
+
+    Raises ValueError where the text is no count or not a whole number ('1.5' is refused,
+    '1.5k' is 1500).
+    """
+    if not isinstance(value, str):
+        return value
+    match = _COUNT.fullmatch(value)
+    if match is None:
+        raise ValueError(f"'{value}' is no count: write a whole number, or one like 512k or 10M")
+    number, suffix = match[1].replace("_", ""), match[2].lower()
+    scaled = float(number) * _SUFFIXES[suffix] if "." in number else int(number) * _SUFFIXES[suffix]
+    if scaled != int(scaled):
+        raise ValueError(f"'{value}' is not a whole number")
+    return int(scaled)
+
+
+Count = Annotated[int, BeforeValidator(parse_count)]

@@ -1,0 +1,135 @@
+"""How a setting gets its value: option > `--set` > recipe file > preset > default."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import ValidationError
+
+from cpsae.config.base import Settings
+from cpsae.errors import SettingsError
+
+S = TypeVar("S", bound=Settings)
+
+
+@dataclass(frozen=True)
+class Resolved(Generic[S]):
+    """Validated settings, and for each dotted key where its value came from."""
+
+    settings: S
+    origins: dict[str, str]
+
+
+def resolve(settings_class: type[S], layers: Mapping[str, Mapping[str, Any]]) -> Resolved[S]:
+    """Combine layers of dotted keys, the strongest first, over the defaults.
+
+    `layers` maps a layer's name as the user knows it ("option", "--set", "recipe x.toml",
+    "preset paper") to its values. Raises SettingsError that names the layer and the key.
+    """
+    known = defaults(settings_class)
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(known, "default")
+    for layer, given in reversed(list(layers.items())):
+        for key, value in flatten(given).items():
+            if key not in known:
+                raise SettingsError(f"{layer}: there is no setting '{key}'{_nearest(key, known)}")
+            values[key] = value
+            origins[key] = layer
+    try:
+        return Resolved(settings_class.model_validate(nest(values)), origins)
+    except ValidationError as error:
+        raise SettingsError(_one_line(error, origins)) from None
+
+
+def defaults(settings_class: type[Settings]) -> dict[str, Any]:
+    """Every setting as a dotted key with its default."""
+    return flatten(settings_class().model_dump(mode="json"))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"temperature": {"base": 1}} becomes {"temperature.base": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`."""
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *parents, leaf = key.split(".")
+        group = nested
+        for parent in parents:
+            group = group.setdefault(parent, {})
+        group[leaf] = value
+    return nested
+
+
+def parse_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:
+    """Turn ("l1=0.1", "temperature.base=0.2") into keys and values; values are read as JSON where
+    they are JSON, as text elsewhere. Raises SettingsError where there is no '='."""
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise SettingsError(f"--set {assignment}: expected KEY=VALUE, like --set l1=0.04")
+        try:
+            values[key.strip()] = json.loads(text)
+        except json.JSONDecodeError:
+            values[key.strip()] = text.strip()
+    return values
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Dotted keys of a recipe: TOML, or the config.json of a run (its `settings`).
+
+    Raises SettingsError where the file is missing or malformed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"recipe {path}: cannot be read ({error}); check the path") from None
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"recipe {path}: is not well-formed ({error}); correct it") from None
+    if path.suffix == ".json" and isinstance(values, dict):
+        values = values.get("settings", values)
+    if not isinstance(values, dict):
+        raise SettingsError(f"recipe {path}: expected settings as KEY = VALUE, found a list")
+    return flatten(values)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One text for each dotted key whose value is not the same, as 'key: old, not new'."""
+    before, after = flatten(old), flatten(new)
+    return [
+        f"{key}: {before.get(key)!r}, not {after.get(key)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _one_line(error: ValidationError, origins: Mapping[str, str]) -> str:
+    texts = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        reason = problem["msg"].removeprefix("Value error, ")
+        origin = origins.get(key, "")
+        shown = f" = {problem['input']!r}" if key and not isinstance(problem["input"], dict) else ""
+        source = f" (from {origin})" if origin not in ("", "default") else ""
+        texts.append(f"{key}{shown}{source}: {reason}" if key else reason)
+    return "; ".join(texts)
+
+
+def _nearest(key: str, known: Mapping[str, Any]) -> str:
+    from difflib import get_close_matches
+
+    matches = get_close_matches(key, known, n=3)
+    return f": did you mean {' or '.join(matches)}?" if matches else ": see --print-config"

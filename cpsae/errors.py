@@ -1,0 +1,56 @@
+"""The errors that a user sees: one line that names the input, what was expected, what to do next.
+
+Anything else that escapes a command is a defect of cpsae, and keeps its traceback.
+"""
+
+
+class CpsaeError(Exception):
+    """A condition that the user can mend. Its text is one line; the command exits with 1."""
+
+
+class SettingsError(CpsaeError):
+    """A setting that is unknown, out of its range, or contradicts another one."""
+
+
+class CorpusError(CpsaeError):
+    """Text that is missing, malformed, empty, or too little."""
+
+
+class ModelError(CpsaeError):
+    """A language model that is missing, gated, unreadable, or has no such layer."""
+
+
+class NonFiniteError(CpsaeError):
+    """A NaN or an infinity in activations or in a loss."""
+
+
+class StoreError(CpsaeError):
+    """A folder that is no store, or a store that cannot be used as asked."""
+
+
+class DamagedStoreError(StoreError):
+    """Chunks that are missing, cut short or corrupt; `chunks` names them by their store path."""
+
+    def __init__(self, message: str, chunks: list[str]) -> None:
+        super().__init__(message)
+        self.chunks = chunks
+
+
+class DifferentSettingsError(CpsaeError):
+    """A store or run that was begun with other settings; `differences` lists each of them."""
+
+    def __init__(self, message: str, differences: list[str]) -> None:
+        super().__init__(message)
+        self.differences = differences
+
+
+class BusyError(CpsaeError):
+    """A store or run that another process is writing."""
+
+
+class DiskError(CpsaeError):
+    """A disk that is full, read-only, or too small for what was asked."""
+
+
+class RunError(CpsaeError):
+    """A folder that is no run, or a run that cannot be used as asked."""
