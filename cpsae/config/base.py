@@ -11,10 +11,14 @@ _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 _COUNT = re.compile(r"\s*(\d[\d_]*(?:\.\d+)?)\s*([kmb]?)\s*", re.IGNORECASE)
 
 
-class Settings(BaseModel):
-    """A group of settings. Frozen, so that nothing downstream can edit what the user asked for."""
+class Record(BaseModel):
+    """A validated, immutable group of values that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Settings(Record):
+    """What a user asked for; frozen, so that nothing downstream can edit it."""
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all values, keys sorted: the same settings give the same text."""

@@ -1,0 +1,25 @@
+"""The activation store: Zarr v3, chunk files that are also memory-mappable rows.
+
+Importing this package teaches zarr-python the data type `bfloat16`; it does not import torch.
+docs/store-format.md is the normative description of the layout.
+"""
+
+from cpsae.store.arrays import write_store
+from cpsae.store.layout import Chunk, Manifest, Part
+from cpsae.store.reader import Store, StorePart, open_store
+from cpsae.store.verify import Problem, Verification, verify_store
+from cpsae.store.writer import StoreWriter
+
+__all__ = [
+    "Chunk",
+    "Manifest",
+    "Part",
+    "Problem",
+    "Store",
+    "StorePart",
+    "StoreWriter",
+    "Verification",
+    "open_store",
+    "verify_store",
+    "write_store",
+]

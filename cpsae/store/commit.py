@@ -1,0 +1,141 @@
+"""How bytes reach the disk: whole or not at all, by one writer at a time."""
+
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from cpsae.errors import BusyError, DiskError
+
+TEMPORARY_SUFFIX = ".tmp"
+LOCK_NAME = ".lock"
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def write_atomic(path: Path, *buffers: Any) -> None:
+    """Write the concatenated buffers (anything with the buffer protocol) as the file `path`.
+
+    Temporary name in the same folder, fsync, rename, fsync of the folder: after a crash at any
+    moment `path` is either absent (or its old self) or whole. Missing folders are made.
+    Raises DiskError where the disk is full or may not be written; nothing is left behind then.
+    """
+    temporary = path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    with disk_errors(path):
+        make_folders(path.parent)
+        try:
+            with temporary.open("wb") as file:
+                for buffer in buffers:
+                    file.write(buffer)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        fsync_folder(path.parent)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write at `path` into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskError(
+                f"{path}: the disk is full; what is committed stays: free some space and run the "
+                "same command again"
+            ) from None
+        if error.errno in _FORBIDDEN:
+            raise DiskError(
+                f"{path}: cannot be written ({error.strerror}); check the folder's permissions "
+                "and that its disk is not read-only"
+            ) from None
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            raise DiskError(f"{path}: a file is in the way of a folder; move it aside") from None
+        raise
+
+
+def make_folders(folder: Path) -> None:
+    """Make `folder` and its missing parents, each made durable by an fsync of its own parent."""
+    if folder.is_dir():
+        return
+    make_folders(folder.parent)
+    folder.mkdir(exist_ok=True)
+    fsync_folder(folder.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def temporary_target(path: Path) -> str | None:
+    """The final name that a leftover temporary file was meant for; None for any other file."""
+    if not (path.name.startswith(".") and path.name.endswith(TEMPORARY_SUFFIX)):
+        return None
+    return path.name[1:].removesuffix(TEMPORARY_SUFFIX).rpartition(".")[0]
+
+
+@contextmanager
+def writer_lock(folder: Path, what: str) -> Iterator[None]:
+    """Be the one writer of `folder` (made if absent) until the block ends.
+
+    The kernel frees the lock when the process dies, however it dies. On the way out the lock file
+    is removed, and so are the folders made here if nothing else was put into them.
+    Raises BusyError where another process holds it; `what` ("store", "run") is for its text.
+    """
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    path = folder / LOCK_NAME
+    with disk_errors(folder):
+        make_folders(folder)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _take(descriptor, path, what)
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            for parent in made:
+                with suppress(OSError):  # not empty: something was written, so it stays
+                    parent.rmdir()
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, path: Path, what: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        still_named = path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino
+    except BlockingIOError:
+        still_named = False
+    if not still_named:  # held, or removed by the holder between our open and our flock
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        raise BusyError(
+            f"{path.parent}: another process{f' (pid {holder})' if holder else ''} is writing this "
+            f"{what}; wait until it ends or stop it, then run the same command again"
+        )
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename `folder` to the first free `<name>.old-N` and return the new path."""
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
+        number += 1
+    with disk_errors(folder):
+        folder.rename(aside)
+        fsync_folder(folder.parent)
+    return aside

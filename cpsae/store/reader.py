@@ -1,0 +1,214 @@
+"""Reading a store: memory-mapped rows whose checksum was checked, never a zero for what is missing."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from cpsae.errors import DamagedStoreError, StoreError
+from cpsae.store.documents import read_manifest
+from cpsae.store.layout import CRC_BYTES, NUMPY_DTYPES, Chunk, Manifest, Part
+from cpsae.store.statistics import exact_median
+
+_SHOWN = 5
+
+
+class RowOrigin(NamedTuple):
+    """The text position a row was computed at."""
+
+    context: int
+    position: int
+
+
+class StorePart:
+    """The training or the evaluation part of an open store: the chunks that are there.
+
+    `vectors` counts the rows of those chunks. Rows and chunks keep the numbers that they have in
+    the whole store, so an unfinished store is a store with gaps, not a renumbered one.
+    """
+
+    def __init__(self, path: Path, part: Part, chunks: Sequence[Chunk]) -> None:
+        self.path = path
+        self.part = part
+        self.chunks = list(chunks)
+        self.vectors = sum(chunk.n_rows for chunk in self.chunks)
+        self.d = part.manifest.d
+
+    def rows(self, chunk: Chunk) -> npt.NDArray[Any]:
+        """Rows (n_rows, d) of a chunk in the store's dtype, mapped and read-only, CRC checked.
+
+        Raises DamagedStoreError where the file is missing, cut short, or fails its checksum.
+        """
+        return map_rows(self.path, chunk)
+
+    def norms(self, chunk: Chunk) -> npt.NDArray[np.float32]:
+        """L2 norms (n_rows,) of a chunk's rows."""
+        key = chunk.statistics_keys()["norms"]
+        return map_checked(self.path, key, np.dtype("<f4"))[: chunk.n_rows]
+
+    def statistic(self, chunk: Chunk, name: str) -> npt.NDArray[np.float64]:
+        """`mean` (d,), `mean_squared_norm` (1,) or `largest_norm` (1,) of a chunk."""
+        return map_checked(self.path, chunk.statistics_keys()[name], np.dtype("<f8"))
+
+    @cached_property
+    def median_norm(self) -> float:
+        """Exact median of the norms of all rows, in constant memory."""
+        return exact_median(lambda: (self.norms(chunk) for chunk in self.chunks))
+
+    @cached_property
+    def largest_norm(self) -> float:
+        """The largest norm of any row."""
+        return max(float(self.statistic(chunk, "largest_norm")[0]) for chunk in self.chunks)
+
+    @cached_property
+    def mean(self) -> npt.NDArray[np.float64]:
+        """(d,), mean over all rows."""
+        total = np.zeros(self.d, np.float64)
+        for chunk in self.chunks:
+            total += chunk.n_rows * self.statistic(chunk, "mean")
+        return total / self.vectors
+
+    @cached_property
+    def mean_squared_norm(self) -> float:
+        """E||x||^2 over all rows."""
+        total = sum(c.n_rows * self.statistic(c, "mean_squared_norm")[0] for c in self.chunks)
+        return float(total / self.vectors)
+
+    def batches(self, size: int) -> Iterator[npt.NDArray[Any]]:
+        """All rows in stored order, `size` at a time (the last batch may be smaller), copied."""
+        pending: list[npt.NDArray[Any]] = []
+        held = 0
+        for chunk in self.chunks:
+            rows = self.rows(chunk)
+            start = 0
+            while held + len(rows) - start >= size:
+                pending.append(rows[start : start + size - held])
+                yield np.concatenate(pending)
+                start += size - held
+                pending, held = [], 0
+            if start < len(rows):
+                pending.append(rows[start:])
+                held += len(rows) - start
+        if pending:
+            yield np.concatenate(pending)
+
+    def origin(self, row: int) -> RowOrigin:
+        """The context and position of a row. Raises StoreError in a store without tokens."""
+        contexts = self._contexts()
+        return RowOrigin(row // contexts.rows, row % contexts.rows + contexts.first_position)
+
+    def tokens(self, contexts: range) -> npt.NDArray[np.int32]:
+        """Token ids (len(contexts), T) of consecutive contexts."""
+        self._contexts()
+        import zarr
+
+        array = zarr.open_array(self.path / f"{self.part.prefix}tokens", mode="r")
+        return np.asarray(array[contexts.start : contexts.stop], dtype=np.int32)
+
+    def _contexts(self) -> Any:
+        contexts = self.part.manifest.contexts
+        if contexts is None:
+            raise StoreError(f"{self.path}: was made from arrays and holds no tokens")
+        return contexts
+
+
+class Store:
+    """An open store. `training` and `evaluation` (None where nothing is held out) are its parts."""
+
+    def __init__(self, path: Path, manifest: Manifest, chunks: Sequence[Chunk]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.d = manifest.d
+        parts = {
+            part.name: StorePart(path, part, [c for c in chunks if c.part.prefix == part.prefix])
+            for part in manifest.parts()
+        }
+        self.training = parts["training"]
+        self.evaluation = parts.get("evaluation")
+
+
+def open_store(path: str | Path, allow_partial: bool = False) -> Store:
+    """Open a store for reading, having listed every file that it should have.
+
+    Raises StoreError where the folder is no store, or is unfinished and `allow_partial` is off;
+    DamagedStoreError where a chunk of a finished store is missing or a file has a wrong size.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    chunks = [chunk for part in manifest.parts() for chunk in part.chunks()]
+    present = [chunk for chunk in chunks if (path / chunk.key).exists()]
+    if not manifest.complete and not allow_partial:
+        raise StoreError(
+            f"{path}: is unfinished ({len(present)} of {len(chunks)} chunks); run the same "
+            "`cpsae extract` command again to finish it, or use --allow-partial"
+        )
+    if manifest.complete:
+        _refuse_missing(path, [chunk.key for chunk in chunks])
+    present = [chunk for chunk in present if _has_statistics(path, chunk)]
+    _refuse_missing(path, [key for part in manifest.parts() for key in part.token_keys()])
+    _refuse_sizes(path, present)
+    return Store(path, manifest, present)
+
+
+def map_rows(path: Path, chunk: Chunk) -> npt.NDArray[Any]:
+    """`StorePart.rows` for a chunk of the store at `path`."""
+    manifest = chunk.part.manifest
+    values = map_checked(path, chunk.key, NUMPY_DTYPES[manifest.store_dtype])
+    return values.reshape(manifest.rows_per_chunk, manifest.d)[: chunk.n_rows]
+
+
+def map_checked(path: Path, key: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The values (flat, read-only, mapped) of an uncompressed chunk file, its CRC-32C checked."""
+    raw = checked_bytes(path, key)
+    return raw[:-CRC_BYTES].view(dtype)
+
+
+def checked_bytes(path: Path, key: str) -> npt.NDArray[np.uint8]:
+    """The file `key` mapped as bytes, the last four being the right checksum of the others.
+
+    Raises DamagedStoreError, naming the file by its path in the store, where it is not so.
+    """
+    try:
+        raw = np.asarray(np.memmap(path / key, dtype=np.uint8, mode="r"))
+    except FileNotFoundError:
+        raise damaged(path, [key], "missing") from None
+    except ValueError:  # numpy cannot map an empty file
+        raise damaged(path, [key], "empty") from None
+    checksum = int.from_bytes(raw[-CRC_BYTES:].tobytes(), "little")
+    if len(raw) <= CRC_BYTES or google_crc32c.value(raw[:-CRC_BYTES]) != checksum:
+        raise damaged(path, [key], "corrupt (its checksum does not match its content)")
+    return raw
+
+
+def damaged(path: Path, keys: list[str], how: str) -> DamagedStoreError:
+    """The error for files of a store that are `how`, the first few named."""
+    shown = ", ".join(keys[:_SHOWN])
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return DamagedStoreError(
+        f"{path}: {shown}{more}: {how}; run `cpsae verify {path} --repair`, then the same "
+        "`cpsae extract` command again computes what is gone",
+        keys,
+    )
+
+
+def _refuse_missing(path: Path, keys: list[str]) -> None:
+    missing = [key for key in keys if not (path / key).exists()]
+    if missing:
+        raise damaged(path, missing, "missing")
+
+
+def _refuse_sizes(path: Path, chunks: Sequence[Chunk]) -> None:
+    wrong = [c.key for c in chunks if (path / c.key).stat().st_size != c.file_bytes]
+    if wrong:
+        raise damaged(path, wrong, f"not {chunks[0].file_bytes} bytes long (cut short or foreign)")
+
+
+def _has_statistics(path: Path, chunk: Chunk) -> bool:
+    missing = [key for key in chunk.statistics_keys().values() if not (path / key).exists()]
+    if missing and chunk.part.manifest.complete:
+        raise damaged(path, missing, "missing")
+    return not missing
