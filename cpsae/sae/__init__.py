@@ -1,0 +1,1 @@
+"""The maths of the autoencoder. Its modules import torch; this file does not."""

@@ -1,0 +1,50 @@
+"""The objective (Eq. 1-2) as pure functions.
+
+Names: B rows, D dimensions, M enabled features. All results are 0-d float32 (float64 for float64).
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+_HALF = (torch.bfloat16, torch.float16)
+
+
+class Objective(NamedTuple):
+    """The loss and the two parts that it is made of, the second not yet times lambda."""
+
+    loss: Tensor
+    mse: Tensor
+    l1: Tensor
+
+
+def reconstruction(
+    x_BD: Tensor, x_hat_BD: Tensor, mse_reduction: Literal["sum", "mean"] = "sum"
+) -> Tensor:
+    """||x - x_hat||^2, summed or averaged over D (reading 13), averaged over B."""
+    error_BD = _wide(x_hat_BD) - _wide(x_BD)
+    total = error_BD.square().sum() / x_BD.shape[0]
+    return total / x_BD.shape[1] if mse_reduction == "mean" else total
+
+
+def sparsity(latents_BM: Tensor) -> Tensor:
+    """||a||_1 averaged over B; reading 11 says which latents, competed or raw, come in."""
+    return _wide(latents_BM).abs().sum() / latents_BM.shape[0]
+
+
+def objective(
+    x_BD: Tensor,
+    x_hat_BD: Tensor,
+    penalised_BM: Tensor,
+    l1: float,
+    mse_reduction: Literal["sum", "mean"] = "sum",
+) -> Objective:
+    """Eq. 2: reconstruction + l1 * sparsity. x and x_hat are in normalised space."""
+    mse = reconstruction(x_BD, x_hat_BD, mse_reduction)
+    penalty = sparsity(penalised_BM)
+    return Objective(loss=mse + l1 * penalty, mse=mse, l1=penalty)
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in _HALF else values

@@ -1,0 +1,154 @@
+"""Progressive feature enabling: importance (Eq. 3), growth (Eq. 4), the number enabled.
+
+The enabled features are a prefix of the dictionary (reading 6).
+Names: B rows, N features, M enabled features (n_(t-1) in the paper), v importance,
+rho utilisation, f encoder outputs before competition.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cpsae.config import FitSettings
+
+Growth = Literal["hybrid", "fixed", "none"]
+
+_FIXED_GROWTH = 5
+
+
+class Importance:
+    """v of Eq. 3 and the utilisation rho that follows from it (reading 3).
+
+    `v_N` is float64: the share of a batch in which a feature fires is then exact, and so is a
+    comparison of rho with the bounds of Eq. 4. Features not yet enabled keep v = 0.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        *,
+        beta: float = 0.9,
+        threshold: float = 0.01,
+        utilisation: Literal["mean", "any"] = "mean",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.beta = beta
+        self.threshold = threshold
+        self.utilisation = utilisation
+        self.v_N = torch.zeros(n, dtype=torch.float64, device=device)
+
+    @classmethod
+    def from_settings(
+        cls, settings: FitSettings, n: int, device: torch.device | str = "cpu"
+    ) -> "Importance":
+        """Importance of a dictionary of n features, as the settings ask."""
+        return cls(
+            n,
+            beta=settings.importance_beta,
+            threshold=settings.importance_threshold,
+            utilisation=settings.utilisation,
+            device=device,
+        )
+
+    @torch.no_grad()
+    def indicator(self, f_BM: Tensor) -> Tensor:
+        """1[f > tau] of a batch, (M,) float64: its mean over the rows, or 1 where any row has it.
+
+        f is a ReLU's output, so |f| of Eq. 3 is f. Several processes that share a batch combine
+        their indicators (mean: average, any: maximum) before `update`.
+        """
+        fires_BM = f_BM > self.threshold
+        if self.utilisation == "any":
+            return fires_BM.any(dim=0).double()
+        # A float32 sum of ones is exact up to 2^24 rows, and faster than one of integers.
+        return fires_BM.sum(dim=0, dtype=torch.float32).double() / f_BM.shape[0]
+
+    @torch.no_grad()
+    def update(self, indicator_M: Tensor) -> Tensor:
+        """Move v of the first M features towards the indicator (Eq. 3); rho as a 0-d float64."""
+        v_M = self.v_N[: indicator_M.shape[0]]
+        v_M.mul_(self.beta).add_(indicator_M, alpha=1 - self.beta)
+        return v_M.mean()
+
+    def observe(self, f_BM: Tensor) -> Tensor:
+        """`update` with the batch's own indicator. f: (B, M) of the M enabled features."""
+        return self.update(self.indicator(f_BM))
+
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed run needs: a copy of v."""
+        return {"importance": self.v_N.clone()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Restore `state()`, on the device that v is on."""
+        self.v_N.copy_(state["importance"])
+
+
+def growth(rho: float, n: int, rule: Growth = "hybrid") -> int:
+    """Features to enable next (Eq. 4). n is the size of the whole dictionary.
+
+    hybrid: Eq. 4; fixed: the ablation's 5; none: 0, as all are enabled from the start.
+    """
+    if rule == "none":
+        return 0
+    if rule == "fixed" or rho < 0.3:
+        return _FIXED_GROWTH
+    if rho < 0.6:
+        return min(7, max(2, math.floor(0.10 * n * rho)))
+    return min(10, max(4, math.floor(0.15 * n * rho)))
+
+
+class Enabling:
+    """How many of the n features are enabled: n_t = min(n, n_(t-1) + growth)."""
+
+    def __init__(
+        self,
+        n: int,
+        *,
+        rule: Growth = "hybrid",
+        growth_every: int = 1,
+        initial_fraction: float = 0.25,
+    ) -> None:
+        self.n = n
+        self.rule: Growth = rule
+        self.growth_every = growth_every
+        start = n if rule == "none" else max(1, math.floor(initial_fraction * n))
+        self.n_enabled = start
+
+    @classmethod
+    def from_settings(cls, settings: FitSettings, n: int) -> "Enabling":
+        """Enabling of a dictionary of n features, as the settings ask."""
+        return cls(
+            n,
+            rule=settings.growth,
+            growth_every=settings.growth_every,
+            initial_fraction=settings.initial_fraction,
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether all features are enabled."""
+        return self.n_enabled >= self.n
+
+    def advance(self, step: int, rho: float | Tensor) -> int:
+        """Enable what Eq. 4 adds after update `step` (from 1); the number of features added.
+
+        A tensor rho is read, which waits for its GPU, only where the number depends on it.
+        """
+        if self.complete or step % self.growth_every != 0:
+            return 0
+        asked = growth(float(rho) if self.rule == "hybrid" else 0.0, self.n, self.rule)
+        added = min(self.n - self.n_enabled, asked)
+        self.n_enabled += added
+        return added
+
+    def state(self) -> dict[str, int]:
+        """What a resumed run needs."""
+        return {"n_enabled": self.n_enabled}
+
+    def load_state(self, state: dict[str, int]) -> None:
+        """Restore `state()`. ValueError where it does not fit the dictionary."""
+        if not 1 <= state["n_enabled"] <= self.n:
+            raise ValueError(f"n_enabled {state['n_enabled']} is not within 1 and {self.n}")
+        self.n_enabled = state["n_enabled"]
