@@ -1,0 +1,50 @@
+"""On which device, and in which floating-point type, a model runs."""
+
+import re
+
+import torch
+
+from cpsae.errors import ModelError
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device that `auto`, `cpu`, `cuda` or `cuda:I` stands for.
+
+    `auto` takes a GPU where there is one. Without an index, the process numbered `local_rank` on
+    its machine takes GPU `local_rank` modulo their number. Raises ModelError where the name is
+    malformed, CUDA is asked for and absent, or there is no GPU of that index.
+    """
+    if not _DEVICE.fullmatch(name):
+        raise ModelError(f"device '{name}': expected auto, cpu, cuda or cuda:I, like cuda:0")
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not available):
+        return torch.device("cpu")
+    if not available:
+        raise ModelError(f"device '{name}': torch sees no CUDA GPU; take cpu, or {_why_no_cuda()}")
+    index = torch.device("cuda" if name == "auto" else name).index
+    if index is None:
+        index = local_rank % available
+    if index >= available:
+        raise ModelError(f"device '{name}': there are {available} GPUs, cuda:0 is the first")
+    return torch.device("cuda", index)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The type that `auto`, `bfloat16`, `float16` or `float32` stands for on this device.
+
+    `auto`: bfloat16 on a GPU, float32 elsewhere. Raises ModelError for any other name.
+    """
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in _DTYPES:
+        raise ModelError(f"dtype '{name}': expected auto, {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def _why_no_cuda() -> str:
+    if torch.version.cuda is None:
+        return "install a build of torch with CUDA"
+    return "check the driver with nvidia-smi"

@@ -1,0 +1,137 @@
+"""Calling transformers on what a user names: quietly, and with errors of one line."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError
+from transformers import modeling_gguf_pytorch_utils as gguf_utils
+from transformers.utils import logging
+
+from cpsae.errors import CpsaeError, ModelError
+
+LONGEST_REASON = 300
+"""Characters of a foreign error's text that are worth showing."""
+
+PICKLE_ONLY = (
+    "has no .safetensors weights; pickled weights are never loaded, because unpickling runs code: "
+    "convert them to safetensors where they come from (save_pretrained writes them)"
+)
+
+
+@contextmanager
+def model_errors(name: str, doing: str) -> Iterator[None]:
+    """Silence transformers, and turn whatever it raises into a ModelError about the model `name`.
+
+    Catches every Exception: what a damaged or foreign file makes a parser raise cannot be listed
+    (OSError, ValueError, KeyError, struct.error and IndexError were all seen). So wrap only the
+    calls that read what the user named; the original stays as the cause.
+    """
+    try:
+        with quiet_transformers():
+            yield
+    except CpsaeError:
+        raise
+    except Exception as error:
+        raise ModelError(f"model {name}: {_explain(error, doing)}") from error
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Mute transformers' log, progress bars and Python warnings within; put all back afterwards.
+
+    The load report must be silenced here alone: dropping blocks on purpose makes it list hundreds
+    of unexpected weights, while the missing ones are checked by the caller.
+    """
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    gguf_bar = gguf_utils.tqdm  # the GGUF reader's bar obeys no setting
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    gguf_utils.tqdm = partial(gguf_bar, disable=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        gguf_utils.tqdm = gguf_bar
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _explain(error: Exception, doing: str) -> str:
+    """What went wrong and what to do, judged by the whole chain of causes."""
+    chain = list(_causes(error))
+    for kinds, text in _BY_TYPE:
+        if any(isinstance(cause, kinds) for cause in chain):
+            return text if isinstance(text, str) else text(error)
+    shown = str(error)
+    if "trust_remote_code" in shown:
+        return "needs code that its repository ships; set trust_remote_code if you trust it"
+    if "does not appear to have a file named" in shown and "safetensors" in shown:
+        return PICKLE_ONLY
+    return f"{doing} failed ({reason(error)}); check that it is whole, and that the installed \
+transformers knows this architecture"
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error's text, shortened, with the error's type."""
+    lines = str(error).strip().splitlines() or ["no reason given"]
+    text = lines[0] if len(lines[0]) <= LONGEST_REASON else lines[0][:LONGEST_REASON] + "…"
+    return f"{type(error).__name__}: {text}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _damaged(error: BaseException) -> str:
+    return f"a .safetensors file is damaged or cut short ({reason(error)}); fetch it again"
+
+
+def _no_memory(error: BaseException) -> str:
+    return f"does not fit the device's memory ({reason(error)}); take a larger one, or bfloat16"
+
+
+def _no_package(error: BaseException) -> str:
+    return f"needs a package that is not installed ({reason(error)})"
+
+
+_OUT_OF_REACH = (
+    "is not in the local cache and the hub cannot be reached; check the network and "
+    "HF_HUB_OFFLINE, or give a local folder or .gguf file"
+)
+_Explanation = str | Callable[[BaseException], str]
+_BY_TYPE: list[tuple[Any, _Explanation]] = [
+    # GatedRepoError is a RepositoryNotFoundError: the order matters
+    (
+        GatedRepoError,
+        "is gated: accept its terms on the hub, then `hf auth login`, or give a local folder",
+    ),
+    (RevisionNotFoundError, "has no such revision on the hub; check --revision"),
+    (
+        RepositoryNotFoundError,
+        "is no local path, and no model on the hub that you may read; check it, or `hf auth login`",
+    ),
+    (
+        (OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError),
+        _OUT_OF_REACH,
+    ),
+    (SafetensorError, _damaged),
+    ((torch.OutOfMemoryError, MemoryError), _no_memory),
+    (ImportError, _no_package),
+]

@@ -1,0 +1,103 @@
+"""Where in a model of transformers the blocks are, and how their output is tapped."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from cpsae.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Dotted names of the parts that matter, within the model that AutoModel builds."""
+
+    text: str
+    """The language model: "" where it is the whole, else a part of a multi-modal one."""
+    blocks: str
+    """The list of its blocks, from the root."""
+    n_layers: int
+
+
+def find_anatomy(model: nn.Module, name: str) -> Anatomy:
+    """Find the language model and its list of blocks. Weights may be on the meta device.
+
+    The list is the one nn.ModuleList below the language model with `num_hidden_layers` entries
+    that lies in no other such list; where several are left, those whose entries the model declares
+    as blocks (`_no_split_modules`). Raises ModelError, naming what was looked for, where there is
+    not exactly one; `name` is the model's name in that message.
+    """
+    config: Any = model.config
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"model {name}: is an encoder-decoder ({type(model).__name__}); expected a causal or "
+            "an encoder model"
+        )
+    text_config = config.get_text_config()
+    n_layers = getattr(text_config, "num_hidden_layers", None)
+    if not isinstance(n_layers, int) or n_layers < 1:
+        raise ModelError(
+            f"model {name}: its config has no num_hidden_layers; its blocks are unknown"
+        )
+    text = text_part(model)
+    found = _outermost(_lists_of(model.get_submodule(text), n_layers, text))
+    if len(found) > 1:
+        declared = set(getattr(model, "_no_split_modules", None) or ())
+        found = {n: m for n, m in found.items() if type(m[0]).__name__ in declared} or found
+    if len(found) != 1:
+        seen = ", ".join(found) or "there is none"
+        raise ModelError(
+            f"model {name}: looked in {type(model).__name__} for one nn.ModuleList of {n_layers} "
+            f"blocks (num_hidden_layers); found: {seen}"
+        )
+    return Anatomy(text, next(iter(found)), n_layers)
+
+
+def first_tensor(output: Any) -> Tensor:
+    """The hidden states (B, T, d) in what a block returns: a tensor, or a tuple that begins so."""
+    tensor = output[0] if isinstance(output, tuple | list) else output
+    if not isinstance(tensor, Tensor):
+        raise ModelError(f"a block returned {type(tensor).__name__}, expected a tensor or a tuple")
+    return tensor
+
+
+def drop_unused(root: nn.Module, blocks: str, used: set[nn.Module]) -> None:
+    """Replace by nn.Identity, in place, whatever stands beside the blocks and was never run.
+
+    `blocks` is the dotted name of the list below `root`, `used` the modules that ran before the
+    tapped output was there. A final norm or a pooler goes; embeddings stay.
+    """
+    path = [root]
+    for part in blocks.split("."):
+        path.append(path[-1].get_submodule(part))
+    for parent in path[:-1]:
+        for child_name, child in list(parent.named_children()):
+            if child not in path and not used.intersection(child.modules()):
+                setattr(parent, child_name, nn.Identity())
+
+
+def text_part(model: nn.Module) -> str:
+    """The dotted name of the outermost module that was built from the text's own config."""
+    config: Any = model.config
+    text_config = config.get_text_config()
+    parts: list[tuple[str, Any]] = list(model.named_modules())
+    for name, module in parts:
+        if getattr(module, "config", None) is text_config:
+            return name
+    return ""
+
+
+def _lists_of(module: nn.Module, length: int, prefix: str) -> Iterator[tuple[str, nn.ModuleList]]:
+    for name, part in module.named_modules(prefix=prefix):
+        if isinstance(part, nn.ModuleList) and len(part) == length:
+            yield name, part
+
+
+def _outermost(lists: Iterator[tuple[str, nn.ModuleList]]) -> dict[str, nn.ModuleList]:
+    """Drop lists inside lists: as many experts in each block as there are blocks, for instance."""
+    kept: dict[str, nn.ModuleList] = {}
+    for name, part in lists:  # parents come before their children
+        if not any(name.startswith(f"{outer}.") for outer in kept):
+            kept[name] = part
+    return kept

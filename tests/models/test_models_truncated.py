@@ -1,0 +1,172 @@
+"""The truncated model against the whole one, loaded by transformers alone."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel
+
+from cpsae.errors import ModelError
+from cpsae.models import TruncatedModel, find_source
+
+CPU = torch.device("cpu")
+
+
+def load(folder: Path, layer: int, dtype: torch.dtype = torch.float32) -> TruncatedModel:
+    return TruncatedModel.load(find_source(str(folder)), layer, dtype, CPU)
+
+
+def whole(folder: Path, attention: str, dtype: torch.dtype = torch.float32):
+    return AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
+
+
+@torch.no_grad()
+def raw_outputs(model, blocks, tokens: torch.Tensor) -> list[torch.Tensor]:
+    """What each block gives, tapped by hooks."""
+    outputs: list[torch.Tensor] = []
+    for block in blocks:
+        block.register_forward_hook(
+            lambda _m, _i, out: outputs.append(out[0] if isinstance(out, tuple) else out)
+        )
+    model(input_ids=tokens)
+    return outputs
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gemma2_equals_hidden_states_bit_for_bit(saved, tokens, dtype) -> None:
+    folder = saved("gemma2", 26)
+    truncated = load(folder, 19, dtype)
+    with torch.no_grad():
+        states = whole(folder, "eager", dtype)(input_ids=tokens, output_hidden_states=True)
+    found = truncated.activations(tokens)
+    assert torch.equal(found, states.hidden_states[20])
+    assert found.shape == (2, 16, 32) and found.dtype == dtype and not found.requires_grad
+    assert (truncated.d, truncated.layer, truncated.n_layers) == (32, 19, 26)
+    assert truncated.attention == "eager"
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "bert"])
+@pytest.mark.parametrize("layer", [0, 2])
+def test_other_architectures_equal_hidden_states(saved, tokens, kind, layer) -> None:
+    folder = saved(kind, 4)
+    truncated = load(folder, layer)
+    with torch.no_grad():
+        states = whole(folder, truncated.attention)(input_ids=tokens, output_hidden_states=True)
+    assert truncated.attention == "sdpa"
+    assert torch.equal(truncated.activations(tokens), states.hidden_states[layer + 1])
+
+
+def test_last_block_is_raw(saved, tokens) -> None:
+    folder = saved("llama", 4)
+    model = whole(folder, "sdpa")
+    last_entry = model(input_ids=tokens, output_hidden_states=True).hidden_states[-1]
+    found = load(folder, 3).activations(tokens)
+    assert torch.equal(found, raw_outputs(model, model.layers, tokens)[-1])
+    assert not torch.allclose(found, last_entry, atol=1e-2)
+
+
+def test_only_what_runs_is_kept(saved, tokens) -> None:
+    folder = saved("llama", 4)
+    truncated = load(folder, 1)
+    whole_model = whole(folder, "sdpa")
+    expected = [whole_model.embed_tokens, *whole_model.layers[:2]]
+    n_bytes = sum(p.numel() * 4 for part in expected for p in part.parameters())
+    assert truncated.parameter_bytes == n_bytes
+    assert truncated.activations(tokens.int()).shape == (2, 16, 32)  # any integer type
+
+
+def test_sliding_window_and_soft_capping_count(saved, tokens) -> None:
+    """Without either the tiny model gives something else, so the tests above do see them."""
+    folder = saved("gemma2", 26)
+    found = load(folder, 3).activations(tokens)
+    for change in ({"attn_logit_softcapping": None}, {"sliding_window": 64}):
+        model = AutoModel.from_pretrained(folder, attn_implementation="eager", **change)
+        with torch.no_grad():
+            states = model(input_ids=tokens, output_hidden_states=True).hidden_states
+        assert not torch.allclose(found, states[4], atol=1e-4)
+
+
+def test_sdpa_for_a_soft_capped_model_is_refused(saved) -> None:
+    source = find_source(str(saved("gemma2", 26)))
+    with pytest.raises(ModelError, match="soft-capping, which sdpa cannot do; take eager"):
+        TruncatedModel.load(source, 3, torch.float32, CPU, attention="sdpa")
+
+
+def test_fingerprint_depends_on_weights_alone(saved, tmp_path) -> None:
+    folder = saved("llama", 4)
+    original = load(folder, 1).fingerprint()
+    resharded = tmp_path / "resharded"
+    whole(folder, "sdpa").save_pretrained(resharded, max_shard_size="10KB")  # other key names too
+    assert len(list(resharded.glob("*.safetensors"))) > 1
+    assert load(resharded, 1).fingerprint() == original
+    assert load(folder, 2).fingerprint() != original
+    assert load(folder, 1, torch.bfloat16).fingerprint() != original
+
+
+@pytest.mark.parametrize(("block", "same"), [(1, False), (2, True)])
+def test_fingerprint_sees_one_used_weight(saved, tmp_path, block, same) -> None:
+    folder = saved("llama", 4)
+    edited = edit(folder, tmp_path / "edited", f"model.layers.{block}.mlp.up_proj.weight", 1.0)
+    assert (load(edited, 1).fingerprint() == load(folder, 1).fingerprint()) is same
+
+
+def test_missing_weight_is_refused(saved, tmp_path) -> None:
+    name = "model.layers.1.mlp.up_proj.weight"
+    folder = edit(saved("llama", 4), tmp_path / "holed", name, None)
+    with pytest.raises(ModelError, match=r"lacks 1 of the .*layers\.1\.mlp\.up_proj\.weight"):
+        load(folder, 2)
+    load(folder, 0)  # not used there
+
+
+def test_misshapen_weight_is_refused(saved, tmp_path) -> None:
+    folder = tmp_path / "misshapen"
+    shutil.copytree(saved("llama", 4), folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.0.mlp.up_proj.weight"] = torch.zeros(3, 3)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="loading its weights failed"):
+        load(folder, 0)
+
+
+def test_damaged_safetensors(saved, tmp_path) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(saved("llama", 4), folder)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="damaged or cut short.*fetch it again") as caught:
+        load(folder, 0)
+    assert "\n" not in str(caught.value)
+
+
+def test_layer_out_of_range_reads_no_weights(saved, tmp_path) -> None:
+    folder = tmp_path / "empty_weights"
+    shutil.copytree(saved("gemma2", 26), folder)
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="layer 40: .* has 26 blocks, so --layer takes 0 to 25"):
+        load(folder, 40)
+
+
+def test_loading_is_quiet_and_puts_the_log_back(saved, capfd, caplog) -> None:
+    from transformers.utils import logging as hf_logging
+
+    before = hf_logging.get_verbosity()
+    with caplog.at_level(logging.WARNING, logger="transformers"):
+        load(saved("llama", 4), 1)
+    out, err = capfd.readouterr()
+    assert (out, err, caplog.text) == ("", "", "")
+    assert hf_logging.get_verbosity() == before
+
+
+def edit(folder: Path, target: Path, name: str, value: float | None) -> Path:
+    """A copy of a model with one number changed, or (None) with one tensor left out."""
+    shutil.copytree(folder, target)
+    weights = load_file(target / "model.safetensors")
+    if value is None:
+        del weights[name]
+    else:
+        weights[name][0, 0] += value
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    return target
