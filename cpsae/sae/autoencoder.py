@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from cpsae.sae.files import read_run, write_run
 from cpsae.sae.initialization import Parameters
 from cpsae.sae.kind import Kind, Latents
+from cpsae.sae.kinds import load_kind
 from cpsae.sae.normalization import InputError, Normalizer
 
 
@@ -34,7 +35,10 @@ class SparseAutoencoder(nn.Module):
         n_enabled: int,
         hook: dict[str, Any] | None = None,
     ) -> None:
-        """weights: W_enc, b_enc, W_dec, b_dec. ValueError where the shapes do not fit."""
+        """weights: W_enc, b_enc, W_dec, b_dec, and kind: taken over, not copied.
+
+        Raises ValueError where the shapes do not fit.
+        """
         super().__init__()
         _check_shapes(weights, n_enabled)
         self.W_enc = _frozen(weights["W_enc"])
@@ -48,28 +52,30 @@ class SparseAutoencoder(nn.Module):
         self.eval()
 
     @classmethod
-    def from_parameters(
+    def from_training(
         cls,
         parameters: Parameters,
-        kind: Kind,
-        normalizer: Normalizer,
         *,
+        kind: str,
+        constants: dict[str, Any],
         n_enabled: int,
+        normalizer: Normalizer,
         hook: dict[str, Any] | None = None,
-        center: bool = False,
     ) -> Self:
-        """From training's layout (copied). center: the encoder saw x - b_dec; it is folded into
-        b_enc here, W_e (x - b_dec) + b_enc = W_e x + (b_enc - W_e b_dec). `kind` is not copied."""
+        """A copy of weights in training's layout, that shares nothing with the training.
+
+        kind, constants: a kind's name and what its `constants()` gave. Centring (the encoder saw
+        x - b_dec) must be folded into b_enc already.
+        """
         w_enc, b_enc, w_dec, b_dec = (p.detach().float() for p in parameters)
-        if center:
-            b_enc = (b_enc.double() - w_enc.double() @ b_dec.double()).float()
         weights = {
-            "W_enc": w_enc.T.contiguous().clone(),
+            "W_enc": w_enc.T.clone(memory_format=torch.contiguous_format),
             "b_enc": b_enc.clone(),
             "W_dec": w_dec.clone(),
             "b_dec": b_dec.clone(),
         }
-        return cls(weights, kind, normalizer, n_enabled=n_enabled, hook=hook)
+        rule = load_kind(kind).from_constants(constants)
+        return cls(weights, rule, normalizer, n_enabled=n_enabled, hook=hook)
 
     @property
     def d(self) -> int:

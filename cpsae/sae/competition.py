@@ -51,6 +51,8 @@ class TemperatureSchedule:
     @classmethod
     def constant(cls, temperature: float) -> "TemperatureSchedule":
         """A schedule that stays at `temperature`, for inference. ValueError where it is not > 0."""
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise ValueError(f"temperature {temperature} is not above 0")
         fixed = TemperatureSettings(
             base=temperature, min=temperature, max=temperature, sensitivity=0.0, anneal_steps=0
         )
@@ -92,8 +94,6 @@ class TemperatureSchedule:
 
     def load_state(self, state: dict[str, float]) -> None:
         """Restore `state()`, on the device that `value` is on."""
-        if not math.isfinite(state["temperature"]):
-            raise ValueError(f"temperature {state['temperature']} is not finite")
         self.value.fill_(state["temperature"])
 
     def _equation_6(self, step: int, rho: Tensor) -> Tensor:

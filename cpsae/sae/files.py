@@ -80,7 +80,7 @@ def write_run(folder: Path, weights: dict[str, Tensor], description: dict[str, A
 
 
 def read_run(folder: Path) -> SavedRun:
-    """Read both files. RunError where the folder, a file or a tensor is missing, or one is broken."""
+    """Read both files. RunError where the folder, a file or a tensor is missing or broken."""
     if not folder.is_dir():
         raise RunError(f"{folder}: there is no such folder; give the folder of a `cpsae fit` run")
     missing = [name for name in (WEIGHTS, DESCRIPTION) if not (folder / name).is_file()]

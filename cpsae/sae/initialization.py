@@ -52,9 +52,11 @@ def initialize(
 
 def unit_rows(w_ND: Tensor) -> Tensor:
     """Rows scaled to unit L2 norm; a row of zeros stays."""
-    return w_ND / torch.linalg.vector_norm(w_ND, dim=1, keepdim=True).clamp_min(1e-12)
+    norms: Tensor = torch.linalg.vector_norm(w_ND, dim=1, keepdim=True)
+    return w_ND / norms.clamp_min(1e-12)
 
 
 def _uniform(n: int, d: int, generator: torch.Generator) -> Tensor:
     bound = 1 / math.sqrt(d)
-    return (2 * torch.rand(n, d, generator=generator) - 1) * bound
+    weights: Tensor = (2 * torch.rand(n, d, generator=generator) - 1) * bound
+    return weights

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from cpsae.sae.initialization import unit_rows
+
 _EFFECTIVE = 0.01
 _DENSE = 0.1
 
@@ -25,10 +27,8 @@ class ReconstructionMetrics:
         if x_BD.shape[0] == 0:
             return
         x, x_hat = x_BD.double(), x_hat_BD.double()
-        if self._shift_D is None:
-            self._start(x)
         # Sums around a point near the mean: around 0 they would cancel where the mean is large.
-        shifted = x - self._shift_D
+        shifted = x - (self._start(x) if self._shift_D is None else self._shift_D)
         dots, x_hat_squares = (x * x_hat).sum(1), x_hat.square().sum(1)
         norms = (x.square().sum(1) * x_hat_squares).sqrt()
         self.rows += x.shape[0]
@@ -52,12 +52,13 @@ class ReconstructionMetrics:
             "relative_bias": _ratio(float(self._x_hat_square), float(self._dot)),
         }
 
-    def _start(self, x: Tensor) -> None:
-        self._shift_D = x.mean(0)
-        self._shifted_D = torch.zeros_like(self._shift_D)
+    def _start(self, x: Tensor) -> Tensor:
+        shift_D = self._shift_D = x.mean(0)
+        self._shifted_D = torch.zeros_like(shift_D)
         zero = torch.zeros((), dtype=torch.float64, device=x.device)
         self._shifted_square, self._error, self._cosine = zero.clone(), zero.clone(), zero.clone()
         self._dot, self._x_hat_square = zero.clone(), zero.clone()
+        return shift_D
 
 
 class LatentMetrics:
@@ -146,18 +147,17 @@ def decoder_cosine(w_dec_ND: Tensor, n_enabled: int | None = None, rows: int = 1
     w_dec: (N, D) decoder rows of any norm. `rows` bounds the memory: (rows, N) cosines at a time.
     NaN with fewer than two features.
     """
-    w = w_dec_ND[:n_enabled].float()
-    w = w / torch.linalg.vector_norm(w, dim=1, keepdim=True).clamp_min(1e-12)
+    w = unit_rows(w_dec_ND[:n_enabled].float())
     m = w.shape[0]
     if m < 2:
         return math.nan
-    total = torch.zeros((), dtype=torch.float64, device=w.device)
+    total = 0.0
     for start in range(0, m, rows):
         cosines = w[start : start + rows] @ w.T
         here = torch.arange(cosines.shape[0], device=w.device)
         cosines[here, here + start] = -math.inf
-        total += cosines.amax(1).double().sum()
-    return float(total) / m
+        total += float(cosines.amax(1).double().sum())
+    return total / m
 
 
 def _ratio(above: float, below: float) -> float:

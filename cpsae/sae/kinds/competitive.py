@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from cpsae.config import CompetitionSettings, FitSettings
+from cpsae.config import FitSettings
 from cpsae.sae.competition import TemperatureSchedule, compete
 from cpsae.sae.kind import Kind, Latents
 
@@ -27,7 +27,9 @@ class Competitive(Kind):
     @classmethod
     def from_constants(cls, constants: dict[str, Any]) -> Self:
         """With `temperature` fixed."""
-        over = CompetitionSettings(over=constants["over"]).over
+        over = constants["over"]
+        if over not in ("enabled", "active"):
+            raise ValueError(f"over is {over!r}, neither 'enabled' nor 'active'")
         return cls(TemperatureSchedule.constant(float(constants["temperature"])), over)
 
     def forward(self, pre: Tensor) -> Latents:
