@@ -80,7 +80,7 @@ class LatentMetrics:
         self.rows += a_BN.shape[0]
         self.firing_counts += (sizes > 0).sum(0)
         largest = sizes.amax(1, keepdim=True)
-        self._effective += (sizes > _EFFECTIVE * largest).sum()
+        self._effective += torch.count_nonzero(sizes > _EFFECTIVE * largest)
         self._l1 += sizes.sum(dtype=torch.float64)
 
     @property
