@@ -14,11 +14,20 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils.tqdm import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
 from safetensors import SafetensorError
-from transformers import modeling_gguf_pytorch_utils as gguf_utils
 from transformers.utils import logging
 
 from cpsae.errors import CpsaeError, ModelError
+
+try:
+    from transformers import modeling_gguf_pytorch_utils as gguf_reader
+except ImportError:  # newer releases of transformers read GGUF elsewhere, without a bar
+    gguf_reader = None
 
 LONGEST_REASON = 300
 """Characters of a foreign error's text that are worth showing."""
@@ -48,25 +57,42 @@ def model_errors(name: str, doing: str) -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Mute transformers' log, progress bars and Python warnings within; put all back afterwards.
+    """Mute transformers' log, its bars and Python warnings within; put all back afterwards.
 
     The load report must be silenced here alone: dropping blocks on purpose makes it list hundreds
-    of unexpected weights, while the missing ones are checked by the caller.
+    of unexpected weights, while the missing ones are checked by the caller. The hub's own bars stay
+    as they were: a download of gigabytes should show that it lives.
     """
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    gguf_bar = gguf_utils.tqdm  # the GGUF reader's bar obeys no setting
+    hub_bars = not are_progress_bars_disabled()
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    gguf_utils.tqdm = partial(gguf_bar, disable=True)
+    logging.disable_progress_bar()  # the hub's too
+    if hub_bars:
+        enable_progress_bars()
     try:
-        with warnings.catch_warnings():
+        with _no_gguf_bar(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.set_verbosity(verbosity)
-        gguf_utils.tqdm = gguf_bar
         if bars:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # the hub's too
+        if not hub_bars:
+            disable_progress_bars()
+
+
+@contextmanager
+def _no_gguf_bar() -> Iterator[None]:
+    """The bar of transformers' GGUF reader obeys no setting."""
+    bar = getattr(gguf_reader, "tqdm", None)
+    if gguf_reader is None or bar is None:
+        yield
+        return
+    gguf_reader.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        gguf_reader.tqdm = bar
 
 
 def _explain(error: Exception, doing: str) -> str:
@@ -80,8 +106,8 @@ def _explain(error: Exception, doing: str) -> str:
         return "needs code that its repository ships; set trust_remote_code if you trust it"
     if "does not appear to have a file named" in shown and "safetensors" in shown:
         return PICKLE_ONLY
-    return f"{doing} failed ({reason(error)}); check that it is whole, and that the installed \
-transformers knows this architecture"
+    advice = "check that it is whole, and that the installed transformers knows this architecture"
+    return f"{doing} failed ({reason(error)}); {advice}"
 
 
 def reason(error: BaseException) -> str:

@@ -73,7 +73,10 @@ def drop_unused(root: nn.Module, blocks: str, used: set[nn.Module]) -> None:
         path.append(path[-1].get_submodule(part))
     for parent in path[:-1]:
         for child_name, child in list(parent.named_children()):
-            if child not in path and not used.intersection(child.modules()):
+            parts = set(child.modules())
+            # an embedding's weight may be read without a call (DeBERTa's relative positions)
+            embeds = any(isinstance(part, nn.Embedding) for part in parts)
+            if child not in path and not embeds and not used & parts:
                 setattr(parent, child_name, nn.Identity())
 
 

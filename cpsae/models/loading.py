@@ -46,6 +46,7 @@ def load_base_model(
             **arguments,
         )
         model = model.to(device)
+    model.config.get_text_config().use_cache = False
     bad = [*information.get("mismatched_keys", ()), *information.get("error_msgs", ())]
     if bad:
         raise ModelError(f"model {source.name}: its weights do not fit its config: {bad[0]}")

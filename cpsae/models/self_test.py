@@ -92,10 +92,12 @@ def _whole_model(truncated: TruncatedModel, source: ModelSource, tokens: Tensor)
 @torch.no_grad()
 def _hidden_state(model: Any, skeleton: Skeleton, layer: int, tokens: Tensor) -> Tensor:
     caught: list[Tensor] = []
-    last = model.get_submodule(skeleton.anatomy.blocks)[-1]
-    last.register_forward_hook(lambda _module, _inputs, output: caught.append(first_tensor(output)))
+    blocks = model.get_submodule(skeleton.anatomy.blocks)
+    for block in {blocks[0], blocks[-1]}:
+        block.register_forward_hook(lambda _block, _inputs, out: caught.append(first_tensor(out)))
     states = model(input_ids=tokens.to(torch.int64), output_hidden_states=True).hidden_states
     if layer == skeleton.anatomy.n_layers - 1:
-        return caught[0]
-    state: Tensor = states[layer + 1]
+        return caught[-1]
+    # most architectures put the embeddings in front, Mamba does not
+    state: Tensor = states[layer if torch.equal(states[0], caught[0]) else layer + 1]
     return state

@@ -67,7 +67,13 @@ def find_source(
 def load_tokenizer(source: ModelSource) -> Any:
     """The model's own tokenizer (transformers). Raises ModelError where it has none."""
     with model_errors(source.name, "loading its tokenizer"):
-        return AutoTokenizer.from_pretrained(source.path, **source.arguments)
+        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.arguments)
+    # where the files are missing, some classes come back with special tokens and nothing else
+    if tokenizer.get_vocab().keys() <= tokenizer.get_added_vocab().keys():
+        raise ModelError(
+            f"model {source.name}: has no tokenizer; put its tokenizer.json beside the weights"
+        )
+    return tokenizer
 
 
 def _on_the_hub(model: str, revision: str | None, trust_remote_code: bool) -> ModelSource:

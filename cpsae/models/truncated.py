@@ -31,18 +31,23 @@ class TruncatedModel:
     """
 
     def __init__(
-        self, source: ModelSource, layer: int, skeleton: Skeleton, root: nn.Module
+        self,
+        source: ModelSource,
+        layer: int,
+        skeleton: Skeleton,
+        root: nn.Module,
+        dtype: torch.dtype,
     ) -> None:
-        """`root` is loaded, of the skeleton's shape, its list of blocks cut after `layer`."""
+        """`root` is loaded in `dtype`, of the skeleton's shape, its blocks cut after `layer`."""
         self.skeleton = skeleton
         self.description = measure(source, skeleton)
         self.layer = layer
         self.n_layers = self.description.n_layers
         self.d = self.description.d
         self.attention = self.description.attention
+        self.dtype = dtype
         self._model = root.get_submodule(skeleton.anatomy.text)
-        first = next(self._model.parameters())
-        self.dtype, self.device = first.dtype, first.device
+        self.device = next(self._model.parameters()).device
         self._output: Tensor | None = None
         blocks = root.get_submodule(skeleton.anatomy.blocks)
         assert isinstance(blocks, nn.ModuleList)
@@ -66,7 +71,7 @@ class TruncatedModel:
         skeleton = build_skeleton(source, attention)
         measure(source, skeleton).check_layer(layer)
         root, missing = load_base_model(source, skeleton, dtype, device, n_blocks=layer + 1)
-        truncated = cls(source, layer, skeleton, root)
+        truncated = cls(source, layer, skeleton, root, dtype)
         truncated._keep_what_runs()
         prefix = f"{skeleton.anatomy.text}." if skeleton.anatomy.text else ""
         used = {prefix + name for name in truncated._model.state_dict()}
@@ -132,11 +137,10 @@ class TruncatedModel:
 
 
 def _calm(model: nn.Module) -> None:
-    """Turn off caching, and a warning about padding that reads the tokens back from the GPU."""
+    """Turn off a warning about padding: it reads the tokens back from the GPU, which waits."""
     for module in model.modules():
         if hasattr(module, "warn_if_padding_and_no_attention_mask"):
             setattr(module, "warn_if_padding_and_no_attention_mask", _say_nothing)  # noqa: B010
-    model.config.use_cache = False  # type: ignore[union-attr]
 
 
 def _say_nothing(*_args: Any, **_kwargs: Any) -> None:

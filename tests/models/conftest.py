@@ -46,7 +46,15 @@ BUILDERS: dict[str, Callable[[int], Any]] = {
         )
     ),
     "gpt2": lambda n: GPT2LMHeadModel(
-        GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=n, n_head=4, n_positions=64)
+        GPT2Config(
+            vocab_size=VOCABULARY,
+            n_embd=32,
+            n_layer=n,
+            n_head=4,
+            n_positions=64,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
     ),
     "bert": lambda n: BertForMaskedLM(
         BertConfig(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, Gemma3Config, Gemma3ForConditionalGeneration
 
 from cpsae.errors import ModelError
 from cpsae.models import TruncatedModel, find_source
@@ -57,6 +57,23 @@ def test_other_architectures_equal_hidden_states(saved, tokens, kind, layer) -> 
         states = whole(folder, truncated.attention)(input_ids=tokens, output_hidden_states=True)
     assert truncated.attention == "sdpa"
     assert torch.equal(truncated.activations(tokens), states.hidden_states[layer + 1])
+
+
+def test_language_model_of_a_multi_modal_one(tokens, tmp_path) -> None:
+    """Its image encoder has as many blocks, and is dropped."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4}
+    sizes |= {"num_attention_heads": 4}
+    text = sizes | {"vocab_size": 61, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 8}
+    config = Gemma3Config(
+        text_config=text, vision_config=sizes | {"image_size": 28, "patch_size": 14}
+    )
+    model = Gemma3ForConditionalGeneration(config).eval()
+    model.save_pretrained(tmp_path)
+    truncated = load(tmp_path, 2)
+    with torch.no_grad():
+        states = model(input_ids=tokens, output_hidden_states=True).hidden_states
+    assert torch.equal(truncated.activations(tokens), states[3])
+    assert truncated.description.architecture == "Gemma3TextModel"
 
 
 def test_last_block_is_raw(saved, tokens) -> None:
