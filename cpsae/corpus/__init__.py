@@ -1,0 +1,21 @@
+"""Text to tokens: sources, tokenising, packing, the held-out split and the global shuffle.
+
+Imports no torch: a tokenizer is handed in.
+"""
+
+from cpsae.corpus.packing import PackedTokens, pack
+from cpsae.corpus.sources import Corpus, documents, identity
+from cpsae.corpus.split import PackingPlan
+from cpsae.corpus.tokenizing import SpecialTokens, Tokenizer, find_special_tokens
+
+__all__ = [
+    "Corpus",
+    "PackedTokens",
+    "PackingPlan",
+    "SpecialTokens",
+    "Tokenizer",
+    "documents",
+    "find_special_tokens",
+    "identity",
+    "pack",
+]

@@ -1,0 +1,113 @@
+"""Data sets of the Hugging Face hub, streamed: only what is read is downloaded."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from cpsae.corpus.files import text_of
+from cpsae.errors import CorpusError
+
+if TYPE_CHECKING:
+    from cpsae.corpus.sources import Corpus
+
+_LONGEST_REASON = 200
+_OR_LOCAL = "or give a local file or folder"
+
+
+def read_hub(corpus: "Corpus") -> Iterator[str]:
+    """The documents of a data set on the hub, in its order; null gives "".
+
+    Raises CorpusError where it is missing, gated, out of reach or without such a split, and
+    where a record has no such field or no text in it. Code that the data set ships is never run
+    unless `trust_remote_code` is set (and `datasets` is old enough to run any).
+    """
+    # datasets raises what its many readers raise, so no list of types would do.
+    try:
+        for number, record in enumerate(_load(corpus), 1):
+            where = f"dataset {corpus.dataset}, record {number}"
+            yield text_of(record, corpus.text_field, where)
+    except CorpusError:
+        raise
+    except Exception as error:
+        raise CorpusError(f"dataset {corpus.dataset}: {explain(error, corpus)}") from error
+
+
+def explain(error: Exception, corpus: "Corpus") -> str:
+    """What went wrong with a data set on the hub, and what to do, in one line.
+
+    datasets keeps the hub's own error as a cause at some places and only quotes it at others:
+    so both the types and the text are looked at.
+    """
+    types = {cause.__name__ for link in _causes(error) for cause in type(link).__mro__}
+    text = str(error)
+    if "GatedRepoError" in types or "gated dataset" in text:
+        return f"is gated: accept its terms on the hub and run `hf auth login`, {_OR_LOCAL}"
+    if "RevisionNotFoundError" in types or re.search(r"Revision '.*' doesn't exist", text):
+        return f"has no revision '{corpus.revision}' on the hub; check dataset_revision"
+    splits = re.search(r"Available splits: \[(.*)\]|Should be one of \[(.*)\]", text)
+    if splits is not None:
+        there = (splits[1] or splits[2] or "none").replace("'", "")
+        return f"has no split '{corpus.split}' (there are: {there}); name one with --split"
+    if types & {"RepositoryNotFoundError", "DatasetNotFoundError", "HFValidationError"}:
+        return (
+            "is no local path, and no data set on the hub that you may read; check the name, run "
+            f"`hf auth login` if it is private, {_OR_LOCAL}"
+        )
+    if types & {"ConnectionError", "OfflineModeIsEnabled", "TransportError", "TimeoutError"}:
+        return (
+            "is no local path, and the hub cannot be reached; check the network and "
+            f"HF_HUB_OFFLINE, {_OR_LOCAL}"
+        )
+    if "trust_remote_code" in text or "scripts are no longer supported" in text:
+        return (
+            "needs code that its repository ships, which is not run unless trust_remote_code is "
+            "set and `datasets` is older than 4; give a local copy as .jsonl or .parquet"
+        )
+    reason = " ".join(text.split())[:_LONGEST_REASON] or "no reason given"
+    return f"cannot be read from the hub ({type(error).__name__}: {reason}); mend that, {_OR_LOCAL}"
+
+
+def _load(corpus: "Corpus") -> Any:
+    import datasets
+
+    # From version 4 on nothing is ever run; before, silence would mean asking on the terminal.
+    asks = int(datasets.__version__.split(".")[0]) < 4
+    trust = {"trust_remote_code": corpus.trust_remote_code} if asks else {}
+    with _quiet():
+        return datasets.load_dataset(
+            corpus.dataset, split=corpus.split, revision=corpus.revision, streaming=True, **trust
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Mute the bars and the retry log of the hub's client within: an error says it in one line."""
+    import datasets
+    from huggingface_hub import utils
+
+    hub: Any = utils  # it re-exports these without saying so, which mypy refuses
+
+    verbosity, log = hub.logging.get_verbosity(), datasets.logging.get_verbosity()
+    hub_bars, bars = not hub.are_progress_bars_disabled(), not datasets.are_progress_bars_disabled()
+    hub.logging.set_verbosity(hub.logging.ERROR)
+    datasets.logging.set_verbosity_error()
+    hub.disable_progress_bars()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        hub.logging.set_verbosity(verbosity)
+        datasets.logging.set_verbosity(log)
+        if hub_bars:
+            hub.enable_progress_bars()
+        if bars:
+            datasets.enable_progress_bars()
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
