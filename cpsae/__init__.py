@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME_OF = {
-    "extract": "cpsae.stages",
-    "fit": "cpsae.stages",
-    "evaluate": "cpsae.stages",
+    "extract": "cpsae.stages.extract",
+    "fit": "cpsae.stages.fit",
+    "evaluate": "cpsae.stages.fit",
     "load": "cpsae.sae.autoencoder",
     "open_store": "cpsae.store",
     "write_store": "cpsae.store",
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from cpsae.config import ExtractSettings, FitSettings
     from cpsae.errors import CpsaeError
     from cpsae.sae.autoencoder import SparseAutoencoder, load
-    from cpsae.stages import evaluate, extract, fit
+    from cpsae.stages.extract import extract
+    from cpsae.stages.fit import evaluate, fit
     from cpsae.store import Store, open_store, verify_store, write_store
     from cpsae.training.feed import ActivationFeed
 

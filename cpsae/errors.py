@@ -9,7 +9,14 @@ class CpsaeError(Exception):
 
 
 class SettingsError(CpsaeError):
-    """A setting that is unknown, out of its range, or contradicts another one."""
+    """A setting that is unknown, out of its range, or contradicts another one.
+
+    `from_file`: it stands in a recipe, so that the command line alone does not show it.
+    """
+
+    def __init__(self, message: str, from_file: bool = False) -> None:
+        super().__init__(message)
+        self.from_file = from_file
 
 
 class CorpusError(CpsaeError):

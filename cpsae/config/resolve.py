@@ -14,6 +14,9 @@ from cpsae.errors import SettingsError
 
 S = TypeVar("S", bound=Settings)
 
+RECIPE = "recipe"
+"""What the name of a layer that is a file begins with."""
+
 
 @dataclass(frozen=True)
 class Resolved(Generic[S]):
@@ -35,13 +38,18 @@ def resolve(settings_class: type[S], layers: Mapping[str, Mapping[str, Any]]) ->
     for layer, given in reversed(list(layers.items())):
         for key, value in flatten(given).items():
             if key not in known:
-                raise SettingsError(f"{layer}: there is no setting '{key}'{_nearest(key, known)}")
+                raise SettingsError(
+                    f"{layer}: there is no setting '{key}'{_nearest(key, known)}",
+                    from_file=layer.startswith(RECIPE),
+                )
             values[key] = value
             origins[key] = layer
     try:
         return Resolved(settings_class.model_validate(nest(values)), origins)
     except ValidationError as error:
-        raise SettingsError(_one_line(error, origins)) from None
+        blamed = [origins.get(".".join(map(str, problem["loc"])), "") for problem in error.errors()]
+        from_file = any(origin.startswith(RECIPE) for origin in blamed)
+        raise SettingsError(_one_line(error, origins), from_file) from None
 
 
 def defaults(settings_class: type[Settings]) -> dict[str, Any]:
@@ -96,13 +104,19 @@ def read_recipe(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"recipe {path}: cannot be read ({error}); check the path") from None
+        raise SettingsError(
+            f"{RECIPE} {path}: cannot be read ({error}); check the path", from_file=True
+        ) from None
     except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"recipe {path}: is not well-formed ({error}); correct it") from None
+        raise SettingsError(
+            f"{RECIPE} {path}: is not well-formed ({error}); correct it", from_file=True
+        ) from None
     if path.suffix == ".json" and isinstance(values, dict):
         values = values.get("settings", values)
     if not isinstance(values, dict):
-        raise SettingsError(f"recipe {path}: expected settings as KEY = VALUE, found a list")
+        raise SettingsError(
+            f"{RECIPE} {path}: expected settings as KEY = VALUE, found a list", from_file=True
+        )
     return flatten(values)
 
 

@@ -1,7 +1,6 @@
 """The truncated language model: where it comes from, its first blocks, and their raw output."""
 
 from cpsae.models.description import ModelDescription, describe
-from cpsae.models.device import choose_device, choose_dtype
 from cpsae.models.self_test import SelfTest, self_test
 from cpsae.models.source import ModelSource, find_source, load_tokenizer
 from cpsae.models.truncated import TruncatedModel
@@ -11,8 +10,6 @@ __all__ = [
     "ModelSource",
     "SelfTest",
     "TruncatedModel",
-    "choose_device",
-    "choose_dtype",
     "describe",
     "find_source",
     "load_tokenizer",

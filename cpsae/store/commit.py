@@ -130,12 +130,16 @@ def _take(descriptor: int, path: Path, what: str) -> None:
         )
 
 
-def set_aside(folder: Path) -> Path:
-    """Rename `folder` to the first free `<name>.old-N` and return the new path."""
+def set_aside(folder: Path, what: str) -> Path:
+    """Rename `folder` to the first free `<name>.old-N` and return the new path.
+
+    Raises BusyError where another process is writing it.
+    """
     number = 1
     while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
         number += 1
-    with disk_errors(folder):
+    with writer_lock(folder, what), disk_errors(folder):
         folder.rename(aside)
         fsync_folder(folder.parent)
+    (aside / LOCK_NAME).unlink(missing_ok=True)
     return aside

@@ -24,7 +24,9 @@ ROOT = "zarr.json"
 
 
 def write_skeleton(path: Path, manifest: Manifest) -> None:
-    """Write the document of every array and group, the root group last."""
+    """Write the document of every array and group, the root's first: from then on the folder is
+    a store, though an empty one, and writing all of it again completes a killed attempt."""
+    write_manifest(path, manifest)
     folders: set[str] = set()
     for part in manifest.parts():
         for spec in part.arrays():
@@ -34,7 +36,6 @@ def write_skeleton(path: Path, manifest: Manifest) -> None:
             folders.update("/".join(pieces[: i + 1]) for i in range(len(pieces)))
     for folder in sorted(folders):
         write_atomic(path / folder / "zarr.json", _group_document({}))
-    write_manifest(path, manifest)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:

@@ -1,5 +1,8 @@
-"""Reading a store: memory-mapped rows whose checksum was checked, never a zero for what is missing."""
+"""Reading a store: mapped rows whose checksum was checked, never a zero for what is missing."""
 
+import hashlib
+import json
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -122,6 +125,7 @@ class Store:
     def __init__(self, path: Path, manifest: Manifest, chunks: Sequence[Chunk]) -> None:
         self.path = path
         self.manifest = manifest
+        self.chunks = list(chunks)
         self.d = manifest.d
         parts = {
             part.name: StorePart(path, part, [c for c in chunks if c.part.prefix == part.prefix])
@@ -129,6 +133,23 @@ class Store:
         }
         self.training = parts["training"]
         self.evaluation = parts.get("evaluation")
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 (hex) of what the rows are: their recipe, or, where a store was made from
+        arrays, the checksums of its chunks. Not the path, and not how much is there yet."""
+        digest = hashlib.sha256(json.dumps(self.manifest.identity, sort_keys=True).encode())
+        if self.manifest.origin == "arrays":
+            for chunk in self.chunks:
+                with (self.path / chunk.key).open("rb") as file:
+                    file.seek(-CRC_BYTES, os.SEEK_END)
+                    digest.update(file.read())
+        return digest.hexdigest()
+
+    def only(self, keys: Sequence[str]) -> "Store":
+        """The same store, seen as if it had these chunks alone: what a run was begun with."""
+        wanted = set(keys)
+        return Store(self.path, self.manifest, [c for c in self.chunks if c.key in wanted])
 
 
 def open_store(path: str | Path, allow_partial: bool = False) -> Store:
@@ -146,6 +167,8 @@ def open_store(path: str | Path, allow_partial: bool = False) -> Store:
             f"{path}: is unfinished ({len(present)} of {len(chunks)} chunks); run the same "
             "`cpsae extract` command again to finish it, or use --allow-partial"
         )
+    if not manifest.tokens_complete:
+        raise StoreError(f"{path}: has no tokens yet; run the same `cpsae extract` command again")
     if manifest.complete:
         _refuse_missing(path, [chunk.key for chunk in chunks])
     present = [chunk for chunk in present if _has_statistics(path, chunk)]

@@ -12,8 +12,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
+from cpsae.device import choose_device, choose_dtype
 from cpsae.errors import ModelError
-from cpsae.models import choose_device, choose_dtype, describe, find_source, load_tokenizer
+from cpsae.models import describe, find_source, load_tokenizer
 from cpsae.models import source as source_module
 
 

@@ -1,4 +1,4 @@
-"""On which device, and in which floating-point type, a model runs."""
+"""On which device, and in which floating-point type, a model or an autoencoder runs."""
 
 import re
 

@@ -1,0 +1,106 @@
+"""`cpsae extract`: stage 1."""
+
+from typing import Any
+
+import click
+
+from cpsae.cli.options import (
+    Option,
+    given,
+    output_options,
+    resolve_settings,
+    settings_options,
+    terminal_of,
+)
+
+OPTIONS = [
+    Option("--layer", "layer", "N", "Block whose output is stored, counted from 0.", "19"),
+    Option("--tokens", "tokens", "T", "Tokens a context, the first (BOS) included.", "128"),
+    Option("--vectors", "vectors", "COUNT", "Training rows, like 300000, 512k or 10M.", "10M"),
+    Option(
+        "--model",
+        "model",
+        "ID|PATH",
+        "Hub name, local folder or .gguf file.",
+        "google/gemma-2-2b",
+    ),
+    Option("--revision", "revision", "REV", "Branch, tag or commit of a model on the hub."),
+    Option(
+        "--dataset",
+        "dataset",
+        "ID|PATH",
+        "Hub name, or a local file or folder: .txt, .jsonl, .parquet, source files.",
+        "monology/pile-uncopyrighted",
+    ),
+    Option(
+        "--dataset-revision",
+        "dataset_revision",
+        "REV",
+        "Branch, tag or commit of a data set on the hub.",
+    ),
+    Option("--split", "split", "NAME", "Split of a data set on the hub.", "train"),
+    Option("--text-field", "text_field", "NAME", "Field of a record that holds text.", "text"),
+    Option("--store", "store", "FOLDER", "Where to write.", "acts.zarr"),
+    Option(
+        "--dtype",
+        "dtype",
+        "TYPE",
+        "The model computes in auto, bfloat16, float16 or float32; auto is bfloat16 on a GPU, "
+        "float32 on a CPU.",
+        "auto",
+    ),
+    Option(
+        "--store-dtype",
+        "store_dtype",
+        "TYPE",
+        "What is written: bfloat16, float16 or float32.",
+        "bfloat16",
+    ),
+    Option("--device", "device", "DEVICE", "auto, cpu, cuda or cuda:I.", "auto"),
+    Option("--batch-contexts", "batch_contexts", "N", "Contexts a forward pass."),
+    Option(
+        "--attention",
+        "attention",
+        "NAME",
+        "auto, eager, sdpa, flash_attention_2 or flex_attention; auto is eager for models with "
+        "soft-capping.",
+        "auto",
+    ),
+    Option("--seed", "seed", "N", "Seed of the shuffle of contexts.", "0"),
+]
+
+
+@click.command(short_help="Write a language model's activations to a store.")
+@settings_options(OPTIONS)
+@click.option("--keep-bos", is_flag=True, help="Store the first position of each context too.")
+@click.option(
+    "--trust-remote-code", is_flag=True, help="Run code that a model or data set brings along."
+)
+@click.option("--recipe", metavar="FILE", help="Settings from a TOML file; options win.")
+@click.option("--resume/--fresh", default=True, help="Continue (default), or move aside and begin.")
+@output_options
+def command(
+    keep_bos: bool, trust_remote_code: bool, recipe: str | None, resume: bool, **values: Any
+) -> None:
+    """Write the activations of one layer of a language model to a Zarr store.
+
+    Interrupted at any moment, the same command continues; when the store is complete, it says so.
+    Several GPUs: torchrun --nproc-per-node N -m cpsae extract ...
+    """
+    with terminal_of(values) as terminal:
+        from cpsae.config import ExtractSettings
+
+        options = given(OPTIONS, values)
+        flags = {"keep_bos": keep_bos, "trust_remote_code": trust_remote_code}
+        options |= {key: True for key, value in flags.items() if value}
+        settings = resolve_settings(ExtractSettings, options, recipe=recipe).settings
+
+        from cpsae.stages.extract import extract
+
+        done = extract(settings, fresh=not resume, on_event=terminal.on_event)
+        content = {**done.__dict__, "path": str(done.path), "complete": True}
+        if not terminal.result(content):
+            terminal.print(
+                f"{done.path}: {done.vectors:,} vectors and {done.evaluation_vectors:,} held out, "
+                f"d = {done.d}; next: cpsae fit --store {done.path}"
+            )

@@ -1,0 +1,87 @@
+"""The command `cpsae`: finds the subcommand, and turns what ends it into a line and an exit code.
+
+Subcommands are imported when they are called for, so that help answers at once.
+"""
+
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from cpsae import __version__
+from cpsae.cli.interrupts import Interrupted, catch_signals
+from cpsae.errors import CpsaeError
+
+_COMMANDS = {
+    "extract": ("extract", "Write a language model's activations to a store."),
+    "fit": ("fit", "Train a sparse autoencoder on a store."),
+    "evaluate": ("evaluate", "Measure a run on a store's held-out rows."),
+    "info": ("info", "Say what is in a store or a run."),
+    "verify": ("verify", "Check every chunk of a store."),
+    "demo": ("demo", "See both stages work on this machine, in three minutes."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows names and one-line helps; imports a command's module when it is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"cpsae.cli.{_COMMANDS[cmd_name][0]}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="cpsae")
+def cli() -> None:
+    """Train sparse autoencoders on the activations of language models, in two stages.
+
+    \b
+    cpsae extract --layer 19 --tokens 128     a model's activations go to a store
+    cpsae fit --store acts.zarr               the store becomes an autoencoder
+
+    Both can be interrupted at any moment: run the same command again to continue.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: 0 done, 1 error, 2 wrong command line, 128 + signal."""
+    with catch_signals():
+        sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        cli.main(prog_name="cpsae", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except CpsaeError as error:
+        return _fail(str(error), 1)
+    except Interrupted as interrupted:
+        click.echo(str(interrupted), err=True)
+        return interrupted.exit_code
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo("error: " + " ".join(message.split()), err=True)
+    return code

@@ -1,0 +1,87 @@
+"""What a store is of: the dotted keys that a continued extraction must agree on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cpsae.config import ExtractSettings
+from cpsae.config.resolve import differences, flatten
+from cpsae.corpus import Corpus, identity
+from cpsae.errors import CorpusError, DifferentSettingsError
+from cpsae.store import Manifest
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How rows are computed, with every `auto` decided."""
+
+    device: torch.device
+    dtype: torch.dtype
+    attention: str
+    batch_contexts: int
+
+    def identity(self) -> dict[str, Any]:
+        """Its share of a store's identity: the kind of device, not its index."""
+        return {
+            "device": self.device.type,
+            "dtype": dtype_name(self.dtype),
+            "attention": self.attention,
+            "batch_contexts": self.batch_contexts,
+        }
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`bfloat16` for torch.bfloat16."""
+    return str(dtype).removeprefix("torch.")
+
+
+def settings_identity(settings: ExtractSettings) -> dict[str, Any]:
+    """The share that the settings alone decide."""
+    return {
+        "hook": "resid_post",
+        **{
+            key: getattr(settings, key)
+            for key in ("layer", "tokens", "keep_bos", "vectors", "seed", "store_dtype")
+        },
+    }
+
+
+def corpus_identity(settings: ExtractSettings) -> dict[str, Any]:
+    """The share of the corpus, as dotted keys. Raises CorpusError where a local one is gone."""
+    return flatten(identity(Corpus.from_settings(settings)))
+
+
+def refuse_other(settings: ExtractSettings, manifest: Manifest, known: Mapping[str, Any]) -> None:
+    """Raises DifferentSettingsError, listing each, where the store was begun otherwise.
+
+    `known` is what has been worked out beside the settings; a key that is in neither (an `auto`,
+    a corpus that is gone while the tokens are whole) is taken to agree.
+    """
+    asked = {**settings_identity(settings), **_explicit(settings), **known}
+    try:
+        corpus = corpus_identity(settings)
+        # A corpus of another sort has other keys: then all of the old ones must go.
+        begun = {k for k in manifest.identity if k.startswith(("dataset", "split", "text_field"))}
+        asked |= {**dict.fromkeys(begun), **corpus}
+    except CorpusError:
+        if not manifest.tokens_complete:
+            raise
+    different = differences(manifest.identity, {**manifest.identity, **asked})
+    if different:
+        raise DifferentSettingsError(
+            f"{settings.store}: was begun with other settings ({'; '.join(different)}); give the "
+            "same ones, another --store, or --fresh",
+            different,
+        )
+
+
+def _explicit(settings: ExtractSettings) -> dict[str, Any]:
+    given = {
+        "dtype": settings.dtype,
+        "attention": settings.attention,
+        "batch_contexts": settings.batch_contexts,
+        "device": settings.device.partition(":")[0],
+    }
+    return {key: value for key, value in given.items() if value not in ("auto", None)}

@@ -1,0 +1,76 @@
+"""Refusing, before any work, what cannot fit."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from cpsae.errors import DiskError, ModelError
+from cpsae.store.layout import CRC_BYTES, NUMPY_DTYPES, Manifest
+
+_MARGIN_BYTES = 64 * 2**20
+_BATCH_COPIES = 6
+"""Hidden-state-sized tensors that a block holds at once, roughly (its MLP is several times d)."""
+
+
+def store_bytes(manifest: Manifest) -> int:
+    """Bytes of all chunk files of a store, tokens counted without their compression."""
+    total = 0
+    for part in manifest.parts():
+        for spec in part.arrays():
+            if spec.name.endswith("activations"):
+                value = NUMPY_DTYPES[manifest.store_dtype].itemsize
+                row = manifest.d * value
+                total += part.n_chunks * (manifest.rows_per_chunk * row + CRC_BYTES)
+            elif spec.name.endswith("norms"):
+                total += part.n_chunks * manifest.rows_per_chunk * 4
+            elif spec.name.endswith("mean"):
+                total += part.n_chunks * manifest.d * 8
+            elif spec.name.endswith("tokens"):
+                total += spec.shape[0] * spec.shape[1] * 4
+    return total
+
+
+def refuse_full_disk(path: Path, wanted: int) -> None:
+    """Raises DiskError where the disk of `path` has less than `wanted` bytes free."""
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if wanted + _MARGIN_BYTES > free:
+        raise DiskError(
+            f"{path}: the store takes {gigabytes(wanted)} more, the disk has "
+            f"{gigabytes(free)} free; choose another --store or fewer --vectors"
+        )
+
+
+def refuse_small_memory(
+    parameters: int, dtype: torch.dtype, device: torch.device, batch_values: int
+) -> None:
+    """Raises ModelError where weights and one batch of hidden states exceed the free memory."""
+    wanted = parameters * dtype.itemsize + _BATCH_COPIES * batch_values * dtype.itemsize
+    free = free_memory(device)
+    if free is not None and wanted > free:
+        raise ModelError(
+            f"the used blocks need about {gigabytes(wanted)} of memory in "
+            f"{str(dtype).removeprefix('torch.')}, {device} has {gigabytes(free)} free; use a "
+            "smaller --batch-contexts, --dtype bfloat16, or another --device"
+        )
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes free on a GPU, or available in main memory; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    available = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(available[0]) * 1024 if available else None
+
+
+def gigabytes(count: int) -> str:
+    """A number of bytes as people read it."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"

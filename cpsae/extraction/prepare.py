@@ -1,0 +1,213 @@
+"""What the leading worker does before the first chunk: tokens, self-test, an empty store."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cpsae.config import ExtractSettings
+from cpsae.corpus import Corpus, PackedTokens, PackingPlan, documents, pack
+from cpsae.errors import SettingsError
+from cpsae.events import Advanced, Finished, Note, OnEvent, Started
+from cpsae.extraction.identity import (
+    Computing,
+    corpus_identity,
+    dtype_name,
+    settings_identity,
+)
+from cpsae.models import ModelDescription, ModelSource, TruncatedModel, self_test
+from cpsae.store import Manifest
+from cpsae.store.layout import (
+    ContextRecord,
+    DatasetRecord,
+    DeviceRecord,
+    HookRecord,
+    ModelRecord,
+    TokenizerRecord,
+    contexts_per_chunk,
+    held_out_rows,
+)
+from cpsae.store.software import software_versions
+from cpsae.workers import Worker
+
+_SAMPLE_TOKENS = 48
+_CPU_BATCH = 8
+
+
+def rows_per_context(settings: ExtractSettings) -> int:
+    """Rows that a context gives: all its positions, or all but the first."""
+    return settings.tokens if settings.keep_bos else settings.tokens - 1
+
+
+def choose_batch(settings: ExtractSettings, d: int, device: torch.device) -> int:
+    """Contexts a forward pass: what was asked for, else a whole chunk on a GPU, a few on a CPU.
+
+    Raises SettingsError where the number asked for does not divide the contexts of a chunk.
+    """
+    per_chunk = contexts_per_chunk(rows_per_context(settings), d, settings.store_dtype)
+    if settings.batch_contexts is None:
+        return per_chunk if device.type == "cuda" else min(_CPU_BATCH, per_chunk)
+    if per_chunk % settings.batch_contexts:
+        raise SettingsError(
+            f"batch_contexts {settings.batch_contexts} does not divide the {per_chunk} contexts "
+            "of a chunk; take a power of two up to that"
+        )
+    return settings.batch_contexts
+
+
+def pack_corpus(settings: ExtractSettings, tokenizer: Any, on_event: OnEvent) -> PackedTokens:
+    """Read, tokenise, pack, split and shuffle the corpus. Raises CorpusError."""
+    corpus = Corpus.from_settings(settings)
+    plan = PackingPlan(
+        tokens=settings.tokens,
+        vectors=settings.vectors,
+        keep_bos=settings.keep_bos,
+        seed=settings.seed,
+    )
+    began = False
+
+    def on_progress(done: int, total: int) -> None:
+        nonlocal began
+        if not began:
+            on_event(Started("tokenise", total, "token"))
+            began = True
+        on_event(Advanced(min(done, total)))
+
+    packed = pack(lambda: documents(corpus), tokenizer, plan, on_progress)
+    if began:
+        on_event(Finished())
+    return packed
+
+
+def test_model(
+    model: TruncatedModel,
+    source: ModelSource,
+    packed: PackedTokens,
+    tokenizer: Any,
+    on_event: OnEvent,
+) -> None:
+    """Run one context through the truncated and the whole model, and say what it looks like.
+
+    Raises ModelError where they disagree, NonFiniteError for a NaN or Inf.
+    """
+    context = packed.training[0]
+    sample = tokenizer.decode(context[:_SAMPLE_TOKENS])
+    on_event(Note(f"first context begins: {sample!r}", "detail"))
+    result = self_test(model, source, torch.from_numpy(context).long()[None])
+    agreement = (
+        "equal bit for bit"
+        if result.bit_equal
+        else f"equal to {result.largest_difference:.1e} of the largest value"
+    )
+    on_event(Note(f"self-test: truncated and whole model are {agreement}"))
+    on_event(
+        Note(
+            f"norms of one context: first position {result.first_norm:.4g}, median of the others "
+            f"{result.median_norm:.4g} (ratio {result.first_ratio:.1f}), {result.n_outliers} "
+            "positions over 10 times the median"
+        )
+    )
+
+
+def new_manifest(
+    settings: ExtractSettings,
+    description: ModelDescription,
+    computing: Computing,
+    fingerprint: str,
+    tokenizer: Any,
+    packed: PackedTokens,
+    threads: int | None,
+) -> Manifest:
+    """Everything there is to say about the store that is about to be filled."""
+    sizes = geometry(settings, description.d)
+    return Manifest(
+        **sizes,
+        identity={
+            **settings_identity(settings),
+            **corpus_identity(settings),
+            **computing.identity(),
+            "model": fingerprint,
+        },
+        contexts=ContextRecord(
+            tokens=settings.tokens,
+            rows=rows_per_context(settings),
+            first_position=0 if settings.keep_bos else 1,
+            batch_contexts=computing.batch_contexts,
+        ),
+        hook=HookRecord(layer=settings.layer),
+        model=ModelRecord(
+            id=settings.model,
+            revision=description.commit or settings.revision,
+            architecture=description.architecture,
+            n_layers=description.n_layers,
+            fingerprint=fingerprint,
+            dtype=dtype_name(computing.dtype),
+            attention=computing.attention,
+        ),
+        tokenizer=TokenizerRecord(
+            fingerprint=_tokenizer_fingerprint(tokenizer),
+            vocabulary=len(tokenizer),
+            bos=packed.bos_token_id,
+            separator=packed.separator_token_id,
+        ),
+        dataset=DatasetRecord(
+            id=settings.dataset,
+            revision=settings.dataset_revision,
+            split=settings.split,
+            text_field=settings.text_field,
+            documents=packed.documents,
+            held_out=packed.split,
+        ),
+        device=device_record(computing.device, threads),
+        software=software_versions(),
+    )
+
+
+def geometry(settings: ExtractSettings, d: int) -> dict[str, Any]:
+    """Sizes of the store, which are known before any text is read."""
+    rows = rows_per_context(settings)
+    return {
+        "origin": "extract",
+        "vectors": settings.vectors,
+        "evaluation_vectors": max(1, held_out_rows(settings.vectors)),
+        "d": d,
+        "rows_per_chunk": rows * contexts_per_chunk(rows, d, settings.store_dtype),
+        "store_dtype": settings.store_dtype,
+        "seed": settings.seed,
+    }
+
+
+def device_record(device: torch.device, threads: int | None) -> DeviceRecord:
+    """The device as a store records it."""
+    if device.type == "cuda":
+        return DeviceRecord(kind="cuda", name=torch.cuda.get_device_name(device), threads=None)
+    capability = torch.backends.cpu.get_cpu_capability()
+    return DeviceRecord(kind="cpu", name=capability, threads=threads)
+
+
+def choose_threads(device: torch.device, worker: Worker) -> int | None:
+    """torch's threads on a CPU (None on a GPU). Launchers give each of several workers one thread
+    unless told otherwise; the count of a single worker is taken all the same, because the last
+    bits of a bfloat16 product depend on it and must not depend on the number of workers."""
+    if device.type != "cpu":
+        return None
+    if worker.count == 1:
+        return torch.get_num_threads()
+    return len(os.sched_getaffinity(0))
+
+
+def _tokenizer_fingerprint(tokenizer: Any) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def store_path(settings: ExtractSettings) -> Path:
+    """Raises SettingsError for a URL: stores are local folders so far."""
+    if "://" in settings.store:
+        raise SettingsError(
+            f"--store {settings.store}: expected a local folder; write there, then copy it"
+        )
+    return Path(settings.store)

@@ -1,0 +1,131 @@
+"""Stage 2 as one calls it: the training and its evaluation, in one locked run folder."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cpsae.config import FitSettings
+from cpsae.device import choose_device
+from cpsae.errors import RunError, SettingsError
+from cpsae.evaluation.held_out import HeldOutResult, evaluate_held_out
+from cpsae.events import Note, OnEvent, ignore
+from cpsae.sae.autoencoder import SparseAutoencoder, load
+from cpsae.store import Store, open_store
+from cpsae.store.commit import set_aside, writer_lock
+from cpsae.store.software import software_versions
+from cpsae.training.begin import skipped_rows
+from cpsae.training.fit import Fit, Stopped, machine_of
+from cpsae.training.run_folder import RunFolder, read_json, run_name, write_json
+from cpsae.training.schedule import Schedule
+from cpsae.workers import Worker
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A finished run: its folder and what summary.json says."""
+
+    path: Path
+    summary: dict[str, Any]
+
+
+def fit(
+    store: str | Path,
+    settings: FitSettings | None = None,
+    *,
+    out: str | Path | None = None,
+    preset: str = "paper",
+    fresh: bool = False,
+    allow_partial: bool = False,
+    on_event: OnEvent = ignore,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> FitResult | Stopped:
+    """Stage 2 and its evaluation on the held-out part, in `out` (by default
+    ./runs/<preset>-<8 hex of settings and store identity>). Continues a run that was begun there,
+    or with `fresh` renames it aside first; `Stopped` where `should_stop` said so.
+
+    Raises a CpsaeError where the user has to do something; checkpoints stay.
+    """
+    settings = settings or FitSettings()
+    if Worker.from_environment().count > 1:
+        raise SettingsError("fit runs in one process so far; start it without torchrun")
+    opened = open_store(store, allow_partial)
+    run = RunFolder(out or Path("runs") / run_name(preset, settings, opened))
+    device = choose_device(settings.device)
+    if fresh and run.path.exists():
+        on_event(Note(f"{run.path} is kept as {set_aside(run.path, 'run')}"))
+    if run.begun:
+        run.refuse_other(settings, opened)
+        if run.complete:
+            on_event(Note(f"{run.path} is complete"))
+            return FitResult(run.path, read_json(run.summary))
+    elif run.path.exists() and any(path.name != ".lock" for path in run.path.iterdir()):
+        raise RunError(f"{run.path}: is there already and is no run; choose another --out")
+    with writer_lock(run.path, "run"):
+        return _fit_locked(run, opened, settings, preset, device, on_event, should_stop)
+
+
+def _fit_locked(
+    run: RunFolder,
+    store: Store,
+    settings: FitSettings,
+    preset: str,
+    device: torch.device,
+    on_event: OnEvent,
+    should_stop: Callable[[], bool],
+) -> FitResult | Stopped:
+    begun_with = run.read_config()["store"].get("chunks") if run.begun else None
+    if begun_with is not None:
+        store = store.only(begun_with)
+    job = Fit(run, store, settings, device, on_event)
+    if not run.begun:
+        run.write_config(_config(store, settings, preset, job.schedule, device))
+    on_event(Note(f"run folder: {run.path}"))
+    stopped = job.train(should_stop)
+    if stopped is not None:
+        return stopped
+    sae = load(run.path, device)
+    result = evaluate_held_out(sae, store, settings.max_norm, on_event)
+    summary = {
+        **result.metrics,
+        "steps": job.schedule.steps,
+        "rows": job.schedule.steps * settings.batch_size,
+        "skipped_rows": skipped_rows(store.training, job.feed.norm_bound),
+        "n_enabled": sae.n_enabled,
+    }
+    write_json(run.evaluation, result.as_json())
+    write_json(run.summary, summary)
+    return FitResult(run.path, summary)
+
+
+def _config(
+    store: Store, settings: FitSettings, preset: str, schedule: Schedule, device: torch.device
+) -> dict[str, Any]:
+    everything = [chunk for part in store.manifest.parts() for chunk in part.chunks()]
+    partial = len(store.chunks) < len(everything)
+    return {
+        "preset": preset,
+        "settings": settings.model_dump(mode="json"),
+        "schedule": schedule.as_json(),
+        "store": {
+            "path": str(store.path),
+            "identity": store.identity,
+            "manifest": store.manifest.model_dump(mode="json"),
+            "chunks": [chunk.key for chunk in store.chunks] if partial else None,
+        },
+        "machine": machine_of(device),
+        "software": software_versions(),
+    }
+
+
+def evaluate(
+    run: str | Path, store: str | Path | None = None, *, on_event: OnEvent = ignore
+) -> HeldOutResult:
+    """Metrics of a finished run on the held-out rows of `store` (default: the run's own)."""
+    folder = RunFolder(run)
+    config = folder.read_config()
+    sae: SparseAutoencoder = load(folder.path)
+    opened = open_store(store or config["store"]["path"], allow_partial=True)
+    return evaluate_held_out(sae, opened, config["settings"]["max_norm"], on_event)

@@ -1,0 +1,80 @@
+"""What a run begins with: normalisation, initial weights, the state before the first update."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cpsae.config import FitSettings
+from cpsae.errors import SettingsError
+from cpsae.sae.initialization import Parameters, initialize
+from cpsae.sae.kinds import load_kind
+from cpsae.sae.normalization import Normalizer
+from cpsae.store import StorePart
+from cpsae.training.feed import ActivationFeed
+from cpsae.training.schedule import Schedule
+from cpsae.training.step import TrainState
+
+_MEAN_ROWS = 1 << 18
+"""Rows that the initial b_dec is the mean of, at most: a quarter of a million settle it."""
+
+
+def begin(
+    feed: ActivationFeed, settings: FitSettings, schedule: Schedule, device: torch.device
+) -> TrainState:
+    """The state before update 1. Raises SettingsError where the settings do not fit the store."""
+    part = feed.part
+    if settings.batch_size > part.vectors:
+        raise SettingsError(
+            f"batch_size {settings.batch_size} is above the store's {part.vectors} training rows; "
+            "take a smaller --batch-size"
+        )
+    n = settings.n_latents or part.d
+    normalizer = normalizer_of(part, settings, feed.norm_bound)
+    kind = load_kind(settings.kind).from_settings(settings, n=n, anneal_steps=schedule.anneal_steps)
+    b_dec = mean_normalized(feed, normalizer) if settings.init == "tied" else None
+    weights = initialize(part.d, n, settings.init, b_dec, settings.seed)
+    placed = Parameters(*(weight.to(device) for weight in weights))
+    bfloat16 = settings.precision == "bfloat16" or (
+        settings.precision == "auto" and device.type == "cuda"
+    )
+    return TrainState(placed, kind, normalizer, settings, bfloat16)
+
+
+def normalizer_of(part: StorePart, settings: FitSettings, norm_bound: float) -> Normalizer:
+    """Scalars come from the norms of all training rows that count, in float64."""
+    count, total, squared = 0, 0.0, 0.0
+    for chunk in part.chunks:
+        norms = _counted(part.norms(chunk), norm_bound)
+        count += len(norms)
+        total += float(norms.sum())
+        squared += float(np.square(norms).sum())
+    return Normalizer.from_statistics(
+        settings.normalize,
+        part.d,
+        mean_squared_norm=squared / max(count, 1),
+        mean_norm=total / max(count, 1),
+    )
+
+
+def mean_normalized(feed: ActivationFeed, normalizer: Normalizer) -> torch.Tensor:
+    """Mean (d,) of the normalised rows that count, of the first chunks of the feed's epoch 0."""
+    part = feed.part
+    total, count = torch.zeros(part.d, dtype=torch.float64), 0
+    for number in range(feed.n_windows):
+        for chunk in feed.window(0, number):
+            kept = np.flatnonzero(part.norms(chunk) <= feed.norm_bound)
+            rows = feed.as_tensor(part.rows(chunk)[kept])
+            total += normalizer.normalize(rows).double().sum(dim=0)
+            count += len(kept)
+            if count >= _MEAN_ROWS:
+                return (total / count).float()
+    return (total / max(count, 1)).float()
+
+
+def skipped_rows(part: StorePart, norm_bound: float) -> int:
+    """Rows whose norm is over the bound."""
+    return part.vectors - sum(len(_counted(part.norms(c), norm_bound)) for c in part.chunks)
+
+
+def _counted(norms: npt.NDArray[np.float32], norm_bound: float) -> npt.NDArray[np.float64]:
+    return norms[norms <= norm_bound].astype(np.float64)

@@ -1,0 +1,179 @@
+"""Batches of shuffled rows from a store's memory-mapped chunks, in constant memory.
+
+An epoch goes through the chunks in a seeded order, a window of several at a time; the rows of a
+window are permuted together. Contexts were shuffled globally when the store was made, so a window
+is a fair sample of the corpus. The order is a function of (seed, epoch, window) alone, whatever
+the number of threads, so a feed can be continued exactly from its `position`.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import IterableDataset
+
+from cpsae.errors import StoreError
+from cpsae.store.layout import Chunk
+from cpsae.store.reader import StorePart
+
+TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+_BITS = {2: (np.int16, torch.int16), 4: (np.int32, torch.int32)}
+
+
+@dataclass(frozen=True)
+class FeedPosition:
+    """Where the next batch begins: row `row` of the shuffled window `window` of epoch `epoch`."""
+
+    epoch: int = 0
+    window: int = 0
+    row: int = 0
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Mapped chunks, the window's row that each begins at, and the permuted rows to serve."""
+
+    chunks: list[npt.NDArray[Any]]
+    starts: npt.NDArray[np.int64]
+    order: npt.NDArray[np.int64]
+
+
+class ActivationFeed(IterableDataset[torch.Tensor]):
+    """An endless iterable of batches: tensors (batch_size, d) of raw rows in the store's dtype.
+
+    Use it in any training loop: `for batch in ActivationFeed(open_store("acts.zarr").training)`.
+    Rows whose norm is over `max_norm` times the median norm are left out (0: none are); the batch
+    is then filled from the next rows, and an epoch's last batch from the next epoch's first rows.
+    With `pin_memory` the tensors are page-locked, for asynchronous copies to a GPU.
+    Raises DamagedStoreError, before any row of it is served, at a chunk that fails its checksum.
+    """
+
+    def __init__(
+        self,
+        part: StorePart,
+        batch_size: int = 2048,
+        *,
+        seed: int = 0,
+        max_norm: float = 10.0,
+        window_chunks: int = 8,
+        position: FeedPosition | None = None,
+        pin_memory: bool = False,
+        read_ahead: int = 4,
+        threads: int = 2,
+    ) -> None:
+        super().__init__()
+        self.part = part
+        self.batch_size = batch_size
+        self.seed = seed
+        self.norm_bound = max_norm * part.median_norm if max_norm else float("inf")
+        self.window_chunks = window_chunks
+        self.position = position or FeedPosition()
+        """Where the batch after the last one served begins."""
+        self.pin_memory = pin_memory
+        self.read_ahead = read_ahead
+        self.threads = threads
+        self.n_windows = -(-len(part.chunks) // window_chunks)
+        self.dtype = TORCH_DTYPES[part.part.manifest.store_dtype]
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="feed")
+        try:
+            queue: deque[tuple[Future[torch.Tensor], FeedPosition]] = deque()
+            for pieces, after in self._plans(pool):
+                queue.append((pool.submit(self._gather, pieces), after))
+                if len(queue) > self.read_ahead:
+                    yield self._next(queue)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _next(self, queue: deque[tuple[Future[torch.Tensor], FeedPosition]]) -> torch.Tensor:
+        future, after = queue.popleft()
+        batch = future.result()
+        self.position = after
+        return batch
+
+    def _plans(
+        self, pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[list[tuple[_Window, npt.NDArray[np.int64]]], FeedPosition]]:
+        """For each batch the rows to gather, by window, and the position after it."""
+        pieces: list[tuple[_Window, npt.NDArray[np.int64]]] = []
+        wanted = self.batch_size
+        for position, window in self._windows(pool):
+            row = position.row
+            while row + wanted <= len(window.order):
+                pieces.append((window, window.order[row : row + wanted]))
+                row += wanted
+                yield pieces, FeedPosition(position.epoch, position.window, row)
+                pieces, wanted = [], self.batch_size
+            if row < len(window.order):
+                pieces.append((window, window.order[row:]))
+                wanted -= len(window.order) - row
+
+    def _windows(self, pool: ThreadPoolExecutor) -> Iterator[tuple[FeedPosition, _Window]]:
+        """Windows from `position` on, for ever; the next one is mapped while one is served."""
+        current = self.position
+        loading = pool.submit(self._open, current)
+        served_by_epoch: dict[int, int] = {}
+        while True:
+            window = loading.result()
+            following = self._after(current)
+            loading = pool.submit(self._open, following)
+            served_by_epoch[current.epoch] = served_by_epoch.get(current.epoch, 0) + len(
+                window.order
+            )
+            yield current, window
+            if following.epoch != current.epoch and not served_by_epoch[current.epoch]:
+                raise StoreError(f"{self.part.path}: max_norm leaves no row to train on; raise it")
+            current = following
+
+    def _after(self, position: FeedPosition) -> FeedPosition:
+        last = position.window + 1 == self.n_windows
+        return FeedPosition(position.epoch + last, 0 if last else position.window + 1, 0)
+
+    def _open(self, position: FeedPosition) -> _Window:
+        chunks = self.window(position.epoch, position.window)
+        rows = [self.part.rows(chunk) for chunk in chunks]
+        kept = np.concatenate([self.part.norms(chunk) <= self.norm_bound for chunk in chunks])
+        lengths = [len(chunk_rows) for chunk_rows in rows]
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        shuffle = np.random.default_rng([self.seed, position.epoch, position.window, 1])
+        order = shuffle.permutation(np.flatnonzero(kept))
+        bits = _BITS[rows[0].dtype.itemsize][0]
+        return _Window([chunk_rows.view(bits) for chunk_rows in rows], starts, order)
+
+    def window(self, epoch: int, number: int) -> list[Chunk]:
+        """The chunks of one window of an epoch."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.part.chunks))
+        first = number * self.window_chunks
+        return [self.part.chunks[i] for i in order[first : first + self.window_chunks]]
+
+    def as_tensor(self, rows: npt.NDArray[Any]) -> torch.Tensor:
+        """Rows of the store's dtype as a tensor over the same memory. numpy has no bfloat16 that
+        torch would take, so the bits are handed over and named again."""
+        bits = rows.view(_BITS[self.dtype.itemsize][0])
+        return torch.from_numpy(bits).view(self.dtype)
+
+    def _gather(self, pieces: list[tuple[_Window, npt.NDArray[np.int64]]]) -> torch.Tensor:
+        """Copy the rows of one batch together. Within a piece they go by chunk and row: which rows
+        share a batch is random, and reading them in file order is faster."""
+        bits_dtype = _BITS[self.dtype.itemsize][1]
+        batch = torch.empty(
+            self.batch_size, self.part.d, dtype=bits_dtype, pin_memory=self.pin_memory
+        )
+        target = batch.numpy()
+        filled = 0
+        for window, picked in pieces:
+            ordered = np.sort(picked)
+            bounds = np.searchsorted(ordered, window.starts)
+            for number, rows in enumerate(window.chunks):
+                inside = ordered[bounds[number] : bounds[number + 1]] - window.starts[number]
+                if len(inside):
+                    out = target[filled : filled + len(inside)]
+                    np.take(rows, inside, axis=0, out=out, mode="clip")
+                    filled += len(inside)
+        return batch.view(self.dtype)

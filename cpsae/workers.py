@@ -1,0 +1,41 @@
+"""Which worker of how many this process is: torchrun and Slurm say so in the environment."""
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Worker `rank` of `count`; `local_rank` counts within the machine and picks its GPU."""
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """The one worker that prepares the store, holds its lock and completes it."""
+        return self.rank == 0
+
+    @classmethod
+    def from_environment(cls) -> "Worker":
+        """From torchrun's variables, else Slurm's (inside `srun`), else the only worker."""
+        for rank, count, local in (
+            ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+            ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+        ):
+            if rank in os.environ and count in os.environ:
+                return cls(
+                    int(os.environ[rank]), int(os.environ[count]), int(os.environ.get(local, 0))
+                )
+        return cls()
+
+    def device(self, asked: str) -> str:
+        """The device to ask for: `auto` and `cuda` become this worker's own GPU among several."""
+        if self.count == 1 or asked not in ("auto", "cuda"):
+            return asked
+        import torch
+
+        if not torch.cuda.is_available():
+            return asked
+        return f"cuda:{self.local_rank % torch.cuda.device_count()}"
