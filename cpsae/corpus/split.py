@@ -187,7 +187,8 @@ def most_vectors(plan: PackingPlan, special: SpecialTokens, lengths: Sequence[in
     Found by bisection, which takes it that what suffices for more suffices for fewer.
     """
     least = 0
-    most = min(plan.training_contexts, sum(lengths) // plan.piece(special) + 1)
+    with_separators = sum(lengths) + len(lengths)
+    most = min(plan.training_contexts, with_separators // plan.piece(special) + 1)
     while most - least > 1:
         middle = (least + most) // 2
         smaller = replace(plan, vectors=middle * plan.rows_per_context)

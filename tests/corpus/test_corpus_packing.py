@@ -234,6 +234,15 @@ def test_too_few_tokens_say_what_there_is() -> None:
         pack(lambda: iter(["w1 w2"]), BOTH, plan, name="dataset x")
 
 
+def test_separators_count_in_what_a_corpus_of_short_documents_can_give() -> None:
+    # 100 tokens and 98 separators are 49 contexts: 5 are held out, by the documents' rule
+    assert "its 100 tokens in 100 documents give at most 176 vectors" in error(
+        [1] * 100, PackingPlan(tokens=5, vectors=1000)
+    )
+    with pytest.raises(CorpusError):
+        run([1] * 100, PackingPlan(tokens=5, vectors=180))
+
+
 def test_an_absurd_number_of_vectors_takes_no_memory() -> None:
     assert "use --vectors 120," in error([50, 60, 70], PackingPlan(5, 10**18))
 
