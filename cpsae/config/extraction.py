@@ -6,8 +6,12 @@ from pydantic import Field
 
 from cpsae.config.base import Count, Settings
 
+_MOST_HELD_OUT = 200_000
+
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
-StoreDtype = Literal["bfloat16", "float16", "float32"]
+Store_MOST_HELD_OUT = 200_000
+
+Dtype = Literal["bfloat16", "float16", "float32"]
 
 
 class ExtractSettings(Settings):
@@ -49,3 +53,10 @@ class ExtractSettings(Settings):
     """Seed of the global shuffle of contexts."""
     trust_remote_code: bool = False
     """Let transformers and datasets run code that a model or data set repository ships."""
+
+
+def held_out_rows(vectors: int) -> int:
+    """Rows of the evaluation part that goes with `vectors` training rows: a hundredth, but a tenth
+    while that is under 20,000; at least 1, at most 200,000."""
+    share = max(vectors // 100, min(vectors // 10, 20_000))
+    return max(1, min(_MOST_HELD_OUT, share))

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
 
+from cpsae.config.extraction import held_out_rows
 from cpsae.corpus.tokenizing import SpecialTokens
 
 PartName = Literal["training", "evaluation"]
 
 CONTEXTS_OF_A_DOCUMENT = 8
 """What evaluation takes at most of one document, so that it sees many."""
-_MOST_HELD_OUT = 200_000
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,8 @@ class PackingPlan:
 
     @property
     def evaluation_rows(self) -> int:
-        """Held-out rows: a hundredth, but a tenth while that is under 20,000; 1 to 200,000."""
-        share = max(self.vectors // 100, min(self.vectors // 10, 20_000))
-        return max(1, min(_MOST_HELD_OUT, share))
+        """Held-out rows."""
+        return held_out_rows(self.vectors)
 
     @property
     def evaluation_contexts(self) -> int:

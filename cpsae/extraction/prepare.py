@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from cpsae.config import ExtractSettings
+from cpsae.config.extraction import held_out_rows
 from cpsae.corpus import Corpus, PackedTokens, PackingPlan, documents, pack
 from cpsae.errors import SettingsError
 from cpsae.events import Advanced, Finished, Note, OnEvent, Started
@@ -27,7 +28,6 @@ from cpsae.store.layout import (
     ModelRecord,
     TokenizerRecord,
     contexts_per_chunk,
-    held_out_rows,
 )
 from cpsae.store.software import software_versions
 from cpsae.workers import Worker
@@ -75,7 +75,9 @@ def pack_corpus(settings: ExtractSettings, tokenizer: Any, on_event: OnEvent) ->
             began = True
         on_event(Advanced(min(done, total)))
 
-    packed = pack(lambda: documents(corpus), tokenizer, plan, on_progress)
+    packed = pack(
+        lambda: documents(corpus), tokenizer, plan, on_progress, f"dataset {settings.dataset}"
+    )
     if began:
         on_event(Finished())
     return packed
@@ -171,7 +173,7 @@ def geometry(settings: ExtractSettings, d: int) -> dict[str, Any]:
     return {
         "origin": "extract",
         "vectors": settings.vectors,
-        "evaluation_vectors": max(1, held_out_rows(settings.vectors)),
+        "evaluation_vectors": held_out_rows(settings.vectors),
         "d": d,
         "rows_per_chunk": rows * contexts_per_chunk(rows, d, settings.store_dtype),
         "store_dtype": settings.store_dtype,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cpsae.config.extraction import StoreDtype
+from cpsae.config.extraction import StoreDtype, held_out_rows
 from cpsae.errors import StoreError
 from cpsae.store.commit import writer_lock
 from cpsae.store.layout import (
@@ -14,7 +14,6 @@ from cpsae.store.layout import (
     HookRecord,
     Manifest,
     Part,
-    held_out_rows,
     rows_per_chunk_of_arrays,
 )
 from cpsae.store.software import software_versions

@@ -242,10 +242,5 @@ def rows_per_chunk_of_arrays(d: int, store_dtype: StoreDtype) -> int:
     return min(8192, _power_of_two_up_to(fitting))
 
 
-def held_out_rows(vectors: int) -> int:
-    """Rows of the evaluation part that goes with `vectors` training rows."""
-    return math.floor(min(200_000, max(vectors / 100, min(vectors / 10, 20_000))))
-
-
 def _power_of_two_up_to(number: int) -> int:
     return 1 << max(0, number.bit_length() - 1)
