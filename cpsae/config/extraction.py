@@ -6,12 +6,10 @@ from pydantic import Field
 
 from cpsae.config.base import Count, Settings
 
-_MOST_HELD_OUT = 200_000
-
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
-Store_MOST_HELD_OUT = 200_000
+StoreDtype = Literal["bfloat16", "float16", "float32"]
 
-Dtype = Literal["bfloat16", "float16", "float32"]
+_MOST_HELD_OUT = 200_000
 
 
 class ExtractSettings(Settings):
