@@ -1,0 +1,88 @@
+"""`cpsae demo`: both stages on an embedded model, and what was learned."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cpsae.cli.options import output_options, terminal_of
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from cpsae.cli.terminal import Terminal
+    from cpsae.demo.run import Demo
+    from cpsae.evaluation.examples import Example, FeatureExamples
+
+
+@click.command(short_help="See both stages work on this machine, in three minutes.")
+@click.option("--out", default="demo", show_default=True, metavar="FOLDER", help="Where to write.")
+@output_options
+def command(out: str, **values: Any) -> None:
+    """Run extract and fit on a small embedded language model, and show what its features mean.
+
+    Needs no network, no account and no GPU. The model was trained by this project on Python's
+    standard library, whose source on this machine is the text.
+    """
+    with terminal_of(values) as terminal:
+        from cpsae.demo.run import run_demo
+
+        demo = run_demo(Path(out), terminal.on_event)
+        if not terminal.result(_as_json(demo)):
+            show(terminal, demo)
+
+
+def _as_json(demo: "Demo") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "store": str(demo.store),
+        "run": str(demo.run),
+        "summary": demo.summary,
+        "features": [asdict(feature) for feature in demo.features],
+    }
+
+
+def show(terminal: "Terminal", demo: "Demo") -> None:
+    """The demo's result as people read it."""
+    summary = demo.summary
+    terminal.print(
+        f"\nThe autoencoder explains {summary['explained_variance']:.0%} of the variance of "
+        f"held-out activations with {summary['l0_eff']:.0f} effective latents a token "
+        f"(of {summary['n_enabled']}).\n"
+        "Some of its features, and the held-out text that fires each of them most:\n"
+    )
+    for feature in demo.features:
+        _show_feature(terminal, feature)
+    terminal.print(f"The run is in {demo.run}, its activations in {demo.store}.")
+
+
+def _show_feature(terminal: "Terminal", feature: "FeatureExamples") -> None:
+    from rich.text import Text
+
+    head = Text(f"feature {feature.feature}", style="bold cyan")
+    head.append(
+        f"  on {feature.rate:.1%} of tokens, {feature.consistency:.0%} of the strongest at ",
+        style="default not bold",
+    )
+    head.append(visible(feature.label), style="bold yellow")
+    terminal.print(head)
+    for example in feature.examples:
+        terminal.print(_line(example))
+    terminal.print()
+
+
+def _line(example: "Example") -> "Text":
+    from rich.text import Text
+
+    line = Text(f"  {example.activation:6.2f}  ")
+    line.append(visible(example.before)[-36:].rjust(36), style="dim")
+    line.append(visible(example.token), style="bold black on yellow")
+    line.append(visible(example.after)[:24], style="dim")
+    return line
+
+
+def visible(text: str) -> str:
+    """Text on one line, with signs for line ends, tabs and runs of blanks."""
+    shown = text.replace("\n", "⏎").replace("\t", "⇥")
+    return shown.replace("  ", "··") if shown.strip(" ") else "·" * len(shown)

@@ -1,0 +1,50 @@
+"""The demo's text: the source of Python's own standard library, as it is on this machine."""
+
+import json
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+from cpsae.errors import CorpusError
+from cpsae.store.commit import write_atomic
+
+# Tests repeat themselves, site-packages is not the library, and the third holds a frozen copy.
+_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+
+
+def library_files(root: Path | None = None) -> list[Path]:
+    """The .py files of the standard library at `root` (default: this Python's), sorted by name.
+
+    Raises CorpusError where there are none.
+    """
+    root = root or Path(sysconfig.get_paths()["stdlib"])
+    files = sorted(
+        file
+        for file in root.rglob("*.py")
+        if not _LEFT_OUT.intersection(file.relative_to(root).parts[:-1])
+    )
+    if not files:
+        raise CorpusError(
+            f"{root}: this Python comes without its library's source; use another Python, or "
+            "`cpsae extract` with a --dataset of your own"
+        )
+    return files
+
+
+def library_documents(root: Path | None = None) -> Iterator[str]:
+    """The text of each file that is UTF-8 and not empty."""
+    for file in library_files(root):
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if text.strip():
+            yield text
+
+
+def write_corpus(path: Path) -> Path:
+    """Write the documents as a .jsonl that `cpsae extract --dataset` takes; kept if it is there."""
+    if not path.exists():
+        lines = (json.dumps({"text": text}) + "\n" for text in library_documents())
+        write_atomic(path, "".join(lines).encode())
+    return path

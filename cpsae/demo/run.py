@@ -1,0 +1,63 @@
+"""The demo: extract, fit and evaluation as the real commands run them, on an embedded model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cpsae.config import ExtractSettings, FitSettings
+from cpsae.demo.corpus import write_corpus
+from cpsae.evaluation.examples import FeatureExamples, find_examples
+from cpsae.events import Note, OnEvent, ignore
+from cpsae.models import find_source, load_tokenizer
+from cpsae.sae.autoencoder import load
+from cpsae.stages.extract import extract
+from cpsae.stages.fit import FitResult, fit
+from cpsae.store import open_store
+
+MODEL = Path(__file__).parent / "model"
+LAYER = 3
+SHOWN_FEATURES = 8
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made, and what its features stand for."""
+
+    store: Path
+    run: Path
+    summary: dict[str, Any]
+    features: list[FeatureExamples]
+
+
+def extract_settings(out: Path) -> ExtractSettings:
+    """Stage 1 of the demo."""
+    return ExtractSettings(
+        model=str(MODEL),
+        layer=LAYER,
+        dataset=str(out / "corpus.jsonl"),
+        vectors=200_000,
+        store=str(out / "acts.zarr"),
+        device="cpu",
+    )
+
+
+def fit_settings() -> FitSettings:
+    """Stage 2 of the demo: the paper's preset, on a scale of minutes."""
+    return FitSettings(n_latents=512, batch_size=1024, steps=2000, lr=1e-3, device="cpu")
+
+
+def run_demo(out: Path, on_event: OnEvent = ignore) -> Demo:
+    """Run both stages in `out`, or go on from where an earlier demo there got to."""
+    on_event(Note(f"corpus: {write_corpus(out / 'corpus.jsonl')}"))
+    stored = extract(extract_settings(out), on_event=on_event)
+    fitted = fit(stored.path, fit_settings(), out=out / "run", on_event=on_event)
+    assert isinstance(fitted, FitResult), "nobody asked this fit to stop"
+    return Demo(stored.path, fitted.path, fitted.summary, _features(stored.path, fitted.path))
+
+
+def _features(store: Path, run: Path) -> list[FeatureExamples]:
+    tokenizer = load_tokenizer(find_source(str(MODEL)))
+    part = open_store(store).evaluation
+    assert part is not None, "an extraction holds rows out"
+    found = find_examples(load(run), part, lambda token: str(tokenizer.decode([token])))
+    return found[:SHOWN_FEATURES]
