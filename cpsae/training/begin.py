@@ -16,22 +16,37 @@ from cpsae.training.step import TrainState
 
 _MEAN_ROWS = 1 << 18
 """Rows that the initial b_dec is the mean of, at most: a quarter of a million settle it."""
+_BLOCK_ROWS = 4096
+"""Rows normalised at a time, so that memory does not grow with the chunks."""
 
 
-def begin(
-    feed: ActivationFeed, settings: FitSettings, schedule: Schedule, device: torch.device
-) -> TrainState:
-    """The state before update 1. Raises SettingsError where the settings do not fit the store."""
-    part = feed.part
+def refuse_unfit(part: StorePart, settings: FitSettings) -> None:
+    """Raises SettingsError, before anything is written, where they do not fit the store."""
     if settings.batch_size > part.vectors:
         raise SettingsError(
             f"batch_size {settings.batch_size} is above the store's {part.vectors} training rows; "
             "take a smaller --batch-size"
         )
+    load_kind(settings.kind).from_settings(settings, n=settings.n_latents or part.d, anneal_steps=0)
+
+
+def begin(
+    feed: ActivationFeed,
+    settings: FitSettings,
+    schedule: Schedule,
+    device: torch.device,
+    *,
+    restoring: bool = False,
+) -> TrainState:
+    """The state before update 1. With `restoring` its weights are about to be replaced, so that no
+    row is read for them. Raises SettingsError where the settings do not fit the store."""
+    part = feed.part
+    refuse_unfit(part, settings)
     n = settings.n_latents or part.d
     normalizer = normalizer_of(part, settings, feed.norm_bound)
     kind = load_kind(settings.kind).from_settings(settings, n=n, anneal_steps=schedule.anneal_steps)
-    b_dec = mean_normalized(feed, normalizer) if settings.init == "tied" else None
+    mean_matters = settings.init == "tied" and not restoring
+    b_dec = mean_normalized(feed, normalizer) if mean_matters else None
     weights = initialize(part.d, n, settings.init, b_dec, settings.seed)
     placed = Parameters(*(weight.to(device) for weight in weights))
     bfloat16 = settings.precision == "bfloat16" or (
@@ -40,7 +55,7 @@ def begin(
     return TrainState(placed, kind, normalizer, settings, bfloat16)
 
 
-def normalizer_of(part: StorePart, settings: FitSettings, norm_bound: float) -> Normalizer:
+def normalizer_of(part: StorePart, settings: FitSettings, norm_bound: np.float64) -> Normalizer:
     """Scalars come from the norms of all training rows that count, in float64."""
     count, total, squared = 0, 0.0, 0.0
     for chunk in part.chunks:
@@ -60,21 +75,22 @@ def mean_normalized(feed: ActivationFeed, normalizer: Normalizer) -> torch.Tenso
     """Mean (d,) of the normalised rows that count, of the first chunks of the feed's epoch 0."""
     part = feed.part
     total, count = torch.zeros(part.d, dtype=torch.float64), 0
-    for number in range(feed.n_windows):
-        for chunk in feed.window(0, number):
-            kept = np.flatnonzero(part.norms(chunk) <= feed.norm_bound)
-            rows = feed.as_tensor(part.rows(chunk)[kept])
-            total += normalizer.normalize(rows).double().sum(dim=0)
-            count += len(kept)
-            if count >= _MEAN_ROWS:
-                return (total / count).float()
+    for chunk in feed.chunk_order(0):
+        kept = np.flatnonzero(part.norms(chunk) <= feed.norm_bound)
+        rows = part.rows(chunk)
+        for start in range(0, len(kept), _BLOCK_ROWS):
+            block = feed.as_tensor(rows[kept[start : start + _BLOCK_ROWS]])
+            total += normalizer.normalize(block).sum(dim=0, dtype=torch.float64)
+        count += len(kept)
+        if count >= _MEAN_ROWS:
+            break
     return (total / max(count, 1)).float()
 
 
-def skipped_rows(part: StorePart, norm_bound: float) -> int:
+def skipped_rows(part: StorePart, norm_bound: np.float64) -> int:
     """Rows whose norm is over the bound."""
     return part.vectors - sum(len(_counted(part.norms(c), norm_bound)) for c in part.chunks)
 
 
-def _counted(norms: npt.NDArray[np.float32], norm_bound: float) -> npt.NDArray[np.float64]:
+def _counted(norms: npt.NDArray[np.float32], norm_bound: np.float64) -> npt.NDArray[np.float64]:
     return norms[norms <= norm_bound].astype(np.float64)

@@ -7,7 +7,7 @@ the number of threads, so a feed can be continued exactly from its `position`.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from cpsae.errors import StoreError
 from cpsae.store.layout import Chunk
@@ -50,7 +50,9 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
     Rows whose norm is over `max_norm` times the median norm are left out (0: none are); the batch
     is then filled from the next rows, and an epoch's last batch from the next epoch's first rows.
     With `pin_memory` the tensors are page-locked, for asynchronous copies to a GPU.
-    Raises DamagedStoreError, before any row of it is served, at a chunk that fails its checksum.
+    It reads in threads of its own; a DataLoader around it takes `batch_size=None, num_workers=0`.
+    Raises DamagedStoreError, before any row of it is served, at a chunk that fails its checksum,
+    and StoreError where there are no rows.
     """
 
     def __init__(
@@ -67,10 +69,15 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         threads: int = 2,
     ) -> None:
         super().__init__()
+        if min(batch_size, window_chunks, threads) < 1 or read_ahead < 0:
+            raise ValueError("batch_size, window_chunks and threads are from 1, read_ahead from 0")
+        if not part.vectors:
+            raise StoreError(f"{part.path}: holds no {part.part.name} rows yet; extract some first")
         self.part = part
         self.batch_size = batch_size
         self.seed = seed
-        self.norm_bound = max_norm * part.median_norm if max_norm else float("inf")
+        self.norm_bound = np.float64(max_norm * part.median_norm if max_norm else np.inf)
+        """float64, or numpy would round the bound to the norms' float32 before it compares."""
         self.window_chunks = window_chunks
         self.position = position or FeedPosition()
         """Where the batch after the last one served begins."""
@@ -80,7 +87,9 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         self.n_windows = -(-len(part.chunks) // window_chunks)
         self.dtype = TORCH_DTYPES[part.part.manifest.store_dtype]
 
-    def __iter__(self) -> Iterator[torch.Tensor]:
+    def __iter__(self) -> Generator[torch.Tensor, None, None]:
+        if get_worker_info() is not None:
+            raise RuntimeError("every worker would serve the same rows: take num_workers=0")
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="feed")
         try:
             queue: deque[tuple[Future[torch.Tensor], FeedPosition]] = deque()
@@ -118,17 +127,16 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         """Windows from `position` on, for ever; the next one is mapped while one is served."""
         current = self.position
         loading = pool.submit(self._open, current)
-        served_by_epoch: dict[int, int] = {}
+        empty_in_a_row = 0
         while True:
             window = loading.result()
+            empty_in_a_row = 0 if len(window.order) else empty_in_a_row + 1
+            # So many windows hold a whole epoch between them, wherever in one this began.
+            if empty_in_a_row == 2 * self.n_windows:
+                raise StoreError(f"{self.part.path}: max_norm leaves no row to train on; raise it")
             following = self._after(current)
             loading = pool.submit(self._open, following)
-            served_by_epoch[current.epoch] = served_by_epoch.get(current.epoch, 0) + len(
-                window.order
-            )
             yield current, window
-            if following.epoch != current.epoch and not served_by_epoch[current.epoch]:
-                raise StoreError(f"{self.part.path}: max_norm leaves no row to train on; raise it")
             current = following
 
     def _after(self, position: FeedPosition) -> FeedPosition:
@@ -136,7 +144,8 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         return FeedPosition(position.epoch + last, 0 if last else position.window + 1, 0)
 
     def _open(self, position: FeedPosition) -> _Window:
-        chunks = self.window(position.epoch, position.window)
+        first = position.window * self.window_chunks
+        chunks = self.chunk_order(position.epoch)[first : first + self.window_chunks]
         rows = [self.part.rows(chunk) for chunk in chunks]
         kept = np.concatenate([self.part.norms(chunk) <= self.norm_bound for chunk in chunks])
         lengths = [len(chunk_rows) for chunk_rows in rows]
@@ -146,11 +155,10 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         bits = _BITS[rows[0].dtype.itemsize][0]
         return _Window([chunk_rows.view(bits) for chunk_rows in rows], starts, order)
 
-    def window(self, epoch: int, number: int) -> list[Chunk]:
-        """The chunks of one window of an epoch."""
+    def chunk_order(self, epoch: int) -> list[Chunk]:
+        """All chunks, in the order that an epoch goes through them."""
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.part.chunks))
-        first = number * self.window_chunks
-        return [self.part.chunks[i] for i in order[first : first + self.window_chunks]]
+        return [self.part.chunks[i] for i in order]
 
     def as_tensor(self, rows: npt.NDArray[Any]) -> torch.Tensor:
         """Rows of the store's dtype as a tensor over the same memory. numpy has no bfloat16 that
