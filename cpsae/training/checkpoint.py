@@ -1,7 +1,9 @@
 """Checkpoints: tensors in safetensors, the rest in JSON, the folder whole or absent."""
 
 import json
+import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from safetensors.torch import load, save
 from cpsae.errors import RunError
 from cpsae.store.commit import disk_errors, fsync_folder, make_folders, write_atomic
 
+_NAME = re.compile(r"step-(\d+)")
 _TENSORS = "state.safetensors"
 _STATE = "state.json"
 
@@ -24,39 +27,51 @@ class Checkpoint:
     step: int
     tensors: dict[str, torch.Tensor]
     state: dict[str, Any]
-    """What JSON can hold: feed position, enabled features, temperature, seconds, machine."""
+    """What JSON can hold: settings, feed position, enabled features, temperature, machine."""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write `folder`/step-NNNNNN and remove all but the last `keep`."""
+    """Write `folder`/step-NNNNNN and remove all but the last `keep`.
+
+    Raises DiskError where the disk is full or may not be written; the older ones stay then.
+    """
     target = folder / f"step-{checkpoint.step:06d}"
     temporary = folder / f".{target.name}.tmp"
     with disk_errors(target):
         make_folders(folder)
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(folder.glob(".step-*.tmp"))  # left by a writer that was killed
         try:
-            contiguous = {
-                name: tensor.detach().cpu().contiguous()
-                for name, tensor in checkpoint.tensors.items()
-            }
-            write_atomic(temporary / _TENSORS, save(contiguous))
-            state = {"step": checkpoint.step, **checkpoint.state}
-            write_atomic(temporary / _STATE, (json.dumps(state, indent=2) + "\n").encode())
+            _write(temporary, checkpoint)
+            _remove([target])
+            temporary.rename(target)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _remove([temporary])
             raise
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
         fsync_folder(folder)
-    for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    _remove(list_checkpoints(folder)[:-keep])
     return target
 
 
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
+    state = {"step": checkpoint.step, **checkpoint.state}
+    write_atomic(folder / _TENSORS, save(tensors))
+    write_atomic(folder / _STATE, (json.dumps(state, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints in a folder, oldest first."""
-    found = folder.glob("step-*") if folder.is_dir() else []
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    """The whole checkpoints in a folder, oldest first; anything else in it is left alone."""
+    found = {
+        int(match[1]): path
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if (match := _NAME.fullmatch(path.name))
+    }
+    return [path for _, path in sorted(found.items())]
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -64,9 +79,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         state = json.loads((path / _STATE).read_text(encoding="utf-8"))
         tensors = load((path / _TENSORS).read_bytes())
-    except (OSError, ValueError, SafetensorError) as error:
-        raise RunError(
-            f"{path}: is no readable checkpoint ({error}); remove this folder to continue from "
-            "the one before, or use --fresh"
-        ) from None
-    return Checkpoint(state.pop("step"), tensors, state)
+        return Checkpoint(int(state.pop("step")), tensors, state)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise unusable(path, "is no readable checkpoint", error) from None
+
+
+def unusable(path: Path, how: str, error: Exception) -> RunError:
+    """The error for a checkpoint that cannot be continued from."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return RunError(
+        f"{path}: {how} ({reason}); remove this folder to continue from the one before, or use "
+        "--fresh"
+    )

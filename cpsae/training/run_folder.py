@@ -1,17 +1,18 @@
 """The run folder: the path of every file in it, its configuration, and its log of metrics."""
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cpsae.config import FitSettings
 from cpsae.config.resolve import differences
 from cpsae.errors import DifferentSettingsError, RunError
 from cpsae.store import Store
-from cpsae.store.commit import write_atomic
+from cpsae.store.commit import LOCK_NAME, disk_errors, temporary_target, write_atomic
 
 # Settings that change neither the weights nor the files that are compared between runs.
 _FREE = ("device", "checkpoint_every", "keep_checkpoints")
@@ -38,6 +39,19 @@ class RunFolder:
     def complete(self) -> bool:
         """Whether it was finished: the summary is written last."""
         return self.summary.exists()
+
+    def refuse_foreign(self) -> None:
+        """Raises RunError where something else than a run is at this path."""
+        if self.begun or not self.path.exists():
+            return
+        if not self.path.is_dir() or any(map(_is_foreign, self.path.iterdir())):
+            raise RunError(f"{self.path}: is there already and is no run; choose another --out")
+
+    def tidy(self) -> None:
+        """Remove what a killed writer left half-written. For who holds the lock."""
+        for path in self.path.iterdir():
+            if temporary_target(path) is not None and path.is_file():
+                path.unlink(missing_ok=True)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Record what the run is."""
@@ -68,18 +82,23 @@ class MetricsLog:
     """metrics.jsonl, open for appending after it was cut back to `step`."""
 
     def __init__(self, path: Path, step: int) -> None:
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
-        write_atomic(path, "".join(kept).encode())
-        self._file: IO[str] = path.open("a", encoding="utf-8")
+        write_atomic(path, *_lines_up_to(path, step))
+        self._path = path
+        with disk_errors(path):
+            # Unbuffered: readers see a line at once, and none waits for a disk that is full.
+            self._file = path.open("ab", buffering=0)
 
     def append(self, row: Mapping[str, float | int | None]) -> None:
-        """Add one line; readers see it at once."""
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        """Add one line. Raises DiskError where the disk is full."""
+        line = (json.dumps(row, allow_nan=False) + "\n").encode()
+        with disk_errors(self._path):
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def sync(self) -> None:
         """Make all lines durable: before a checkpoint that presumes them."""
-        os.fsync(self._file.fileno())
+        with disk_errors(self._path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
@@ -97,9 +116,15 @@ def _without_free(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _FREE}
 
 
+def _is_foreign(path: Path) -> bool:
+    """Whether a file is none that a fit leaves behind that was killed before it had begun."""
+    return path.name != LOCK_NAME and temporary_target(path) is None
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Indented JSON, keys sorted, committed atomically."""
-    write_atomic(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+    """Indented JSON, keys sorted, committed atomically. JSON has no NaN: ValueError for one."""
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    write_atomic(path, text.encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -115,9 +140,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """The lines of a log, without a last one that a kill cut short."""
+def _lines_up_to(path: Path, step: int) -> Iterator[bytes]:
+    """The lines of a log up to `step`. What follows was written after the checkpoint that is
+    continued from, and may be damaged: a kill cuts a line short, a power cut more than that."""
     if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if line.endswith("}\n")]
+        return
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                wanted = line.endswith(b"\n") and json.loads(line)["step"] <= step
+            except (ValueError, KeyError, TypeError):
+                return
+            if not wanted:
+                return
+            yield line
