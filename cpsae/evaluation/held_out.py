@@ -1,5 +1,6 @@
 """How well an autoencoder does on a store's held-out rows (METHOD section 6)."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,8 @@ _BATCH_ROWS = 2048
 class HeldOutResult:
     """Metrics over all evaluation rows that count, under the names of METHOD section 6."""
 
-    metrics: dict[str, float | int]
-    """Flat: what summary.json holds of it."""
+    metrics: dict[str, float | int | None]
+    """Flat: what summary.json holds of it. None where a value is not defined: JSON has no NaN."""
     density_edges: list[float]
     density_counts: list[int]
     """Histogram of log10 firing rates of the features that fired at all."""
@@ -67,15 +68,24 @@ def evaluate_held_out(
             counted.update(x[keep], x_hat[keep], a[keep])
             on_event(Advanced(chunk.first_row + start + len(x)))
     on_event(Finished())
+    return _result(sae, counted, all_rows)
+
+
+def nothing_held_out(sae: SparseAutoencoder) -> HeldOutResult:
+    """The result where there is no row to measure: None for all that rows say."""
+    return _result(sae, Metrics(sae.n_latents), ReconstructionMetrics())
+
+
+def _result(
+    sae: SparseAutoencoder, counted: Metrics, all_rows: ReconstructionMetrics
+) -> HeldOutResult:
+    values = {
+        **counted.result(),
+        "explained_variance_all_rows": all_rows.result()["explained_variance"],
+        "decoder_cosine": decoder_cosine(sae.W_dec, sae.n_enabled),
+        "evaluation_rows": counted.rows,
+        "evaluation_skipped_rows": all_rows.rows - counted.rows,
+    }
     edges, counts = counted.latents.density()
-    return HeldOutResult(
-        {
-            **counted.result(),
-            "explained_variance_all_rows": all_rows.result()["explained_variance"],
-            "decoder_cosine": decoder_cosine(sae.W_dec, sae.n_enabled),
-            "evaluation_rows": counted.rows,
-            "evaluation_skipped_rows": part.vectors - counted.rows,
-        },
-        edges,
-        counts,
-    )
+    defined = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    return HeldOutResult(defined, edges, counts)

@@ -1,6 +1,7 @@
 """Stage 2 as one calls it: the training and its evaluation, in one locked run folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,15 @@ import torch
 
 from cpsae.config import FitSettings
 from cpsae.device import choose_device
-from cpsae.errors import RunError, SettingsError
-from cpsae.evaluation.held_out import HeldOutResult, evaluate_held_out
+from cpsae.errors import SettingsError
+from cpsae.evaluation.held_out import HeldOutResult, evaluate_held_out, nothing_held_out
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.sae.autoencoder import SparseAutoencoder, load
 from cpsae.store import Store, open_store
 from cpsae.store.commit import set_aside, writer_lock
+from cpsae.store.reader import damaged
 from cpsae.store.software import software_versions
-from cpsae.training.begin import skipped_rows
+from cpsae.training.begin import refuse_unfit, skipped_rows
 from cpsae.training.fit import Fit, Stopped, machine_of
 from cpsae.training.run_folder import RunFolder, read_json, run_name, write_json
 from cpsae.training.schedule import Schedule
@@ -53,18 +55,42 @@ def fit(
         raise SettingsError("fit runs in one process so far; start it without torchrun")
     opened = open_store(store, allow_partial)
     run = RunFolder(out or Path("runs") / run_name(preset, settings, opened))
-    device = choose_device(settings.device)
-    if fresh and run.path.exists():
-        on_event(Note(f"{run.path} is kept as {set_aside(run.path, 'run')}"))
-    if run.begun:
+    run.refuse_foreign()
+    if run.begun and not fresh:
         run.refuse_other(settings, opened)
         if run.complete:
             on_event(Note(f"{run.path} is complete"))
             return FitResult(run.path, read_json(run.summary))
-    elif run.path.exists() and any(path.name != ".lock" for path in run.path.iterdir()):
-        raise RunError(f"{run.path}: is there already and is no run; choose another --out")
-    with writer_lock(run.path, "run"):
+        opened = _as_begun_with(run, opened)
+    device = choose_device(settings.device)
+    refuse_unfit(opened.training, settings)
+    if run.begun and fresh:
+        on_event(Note(f"{run.path} is kept as {set_aside(run.path, 'run')}"))
+    with writer_lock(run.path, "run"), _torch_left_as_it_was():
         return _fit_locked(run, opened, settings, preset, device, on_event, should_stop)
+
+
+def _as_begun_with(run: RunFolder, store: Store) -> Store:
+    """The store as the run first saw it: no chunk that came later. Raises DamagedStoreError where
+    one is gone, for without it the run would go on with other rows."""
+    keys = run.read_config()["store"].get("chunks")
+    if keys is None:
+        keys = [chunk.key for part in store.manifest.parts() for chunk in part.chunks()]
+    missing = sorted(set(keys) - {chunk.key for chunk in store.chunks})
+    if missing:
+        raise damaged(store.path, missing, "missing, but this run was begun with it")
+    return store.only(keys)
+
+
+@contextmanager
+def _torch_left_as_it_was() -> Iterator[None]:
+    """Put back the thread count and the random state, which a continued run sets for itself."""
+    threads, random_state = torch.get_num_threads(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(random_state)
 
 
 def _fit_locked(
@@ -76,18 +102,31 @@ def _fit_locked(
     on_event: OnEvent,
     should_stop: Callable[[], bool],
 ) -> FitResult | Stopped:
-    begun_with = run.read_config()["store"].get("chunks") if run.begun else None
-    if begun_with is not None:
-        store = store.only(begun_with)
+    run.tidy()
     job = Fit(run, store, settings, device, on_event)
     if not run.begun:
         run.write_config(_config(store, settings, preset, job.schedule, device))
     on_event(Note(f"run folder: {run.path}"))
+    measurable = store.evaluation is not None and bool(store.evaluation.chunks)
+    if not measurable:
+        on_event(
+            Note(
+                f"{store.path} holds no evaluation rows yet: the summary will have no metrics; "
+                "once it does, `cpsae evaluate` gives them",
+                "warning",
+            )
+        )
     stopped = job.train(should_stop)
+    if stopped is None and should_stop():  # the evaluation is left for the next time
+        stopped = Stopped(job.schedule.steps, job.schedule.steps)
     if stopped is not None:
         return stopped
     sae = load(run.path, device)
-    result = evaluate_held_out(sae, store, settings.max_norm, on_event)
+    result = (
+        evaluate_held_out(sae, store, settings.max_norm, on_event)
+        if measurable
+        else nothing_held_out(sae)
+    )
     summary = {
         **result.metrics,
         "steps": job.schedule.steps,
@@ -95,7 +134,7 @@ def _fit_locked(
         "skipped_rows": skipped_rows(store.training, job.feed.norm_bound),
         "n_enabled": sae.n_enabled,
     }
-    write_json(run.evaluation, result.as_json())
+    _write_evaluation(run, result, store)
     write_json(run.summary, summary)
     return FitResult(run.path, summary)
 
@@ -123,9 +162,19 @@ def _config(
 def evaluate(
     run: str | Path, store: str | Path | None = None, *, on_event: OnEvent = ignore
 ) -> HeldOutResult:
-    """Metrics of a finished run on the held-out rows of `store` (default: the run's own)."""
+    """Metrics of a finished run on the held-out rows of `store` (default: the run's own), which
+    become the run's evaluation.json.
+
+    Raises a CpsaeError where there is no such run or store, or nothing is held out.
+    """
     folder = RunFolder(run)
     config = folder.read_config()
-    sae: SparseAutoencoder = load(folder.path)
+    sae: SparseAutoencoder = load(folder.path, choose_device("auto"))
     opened = open_store(store or config["store"]["path"], allow_partial=True)
-    return evaluate_held_out(sae, opened, config["settings"]["max_norm"], on_event)
+    result = evaluate_held_out(sae, opened, config["settings"]["max_norm"], on_event)
+    _write_evaluation(folder, result, opened)
+    return result
+
+
+def _write_evaluation(run: RunFolder, result: HeldOutResult, store: Store) -> None:
+    write_json(run.evaluation, {**result.as_json(), "store_identity": store.identity})

@@ -102,7 +102,7 @@ class TrainState:
                 bias = bias - weight["w_enc"] @ weight["b_dec"]
             pre = F.linear(x_BD, weight["w_enc"], bias)
             latents = self.kind(pre)
-            x_hat = latents.competed @ weight["w_dec"] + weight["b_dec"]
+            x_hat = torch.addmm(weight["b_dec"], latents.competed, weight["w_dec"])
         penalised = latents.competed if self.settings.l1_on == "competed" else latents.raw
         parts = objective(x_BD, x_hat, penalised, self.settings.l1, self.settings.mse_reduction)
         return latents, parts
@@ -125,6 +125,10 @@ class TrainState:
         if not self.bfloat16:
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
+
+    def finite(self) -> bool:
+        """Whether every weight is a number; a finite loss says nothing of the update after it."""
+        return all(bool(weight.isfinite().all()) for weight in self.optimizer.weights.values())
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What an exact resume needs: tensors by name, and what JSON can hold."""
