@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoTokenizer
 
 from cpsae.errors import ModelError
@@ -78,6 +85,7 @@ def load_tokenizer(source: ModelSource) -> Any:
 
 def _on_the_hub(model: str, revision: str | None, trust_remote_code: bool) -> ModelSource:
     with model_errors(model, "reading its config.json from the hub"):
+        _knock(model, revision)
         config = hf_hub_download(model, "config.json", revision=revision)
     # the cache keeps every file under snapshots/COMMIT/
     commit = Path(config).parent.name
@@ -89,6 +97,19 @@ def _on_the_hub(model: str, revision: str | None, trust_remote_code: bool) -> Mo
         commit=commit,
         trust_remote_code=trust_remote_code,
     )
+
+
+def _knock(model: str, revision: str | None) -> None:
+    """Ask the hub once, so that where it cannot be reached one learns so at once: a download of
+    what is not in the cache is tried again for half a minute."""
+    if constants.HF_HUB_OFFLINE or try_to_load_from_cache(model, "config.json", revision=revision):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(model, "config.json", revision=revision))
+    except HfHubHTTPError:
+        return  # the hub answers; what it says is explained by the download
+    except Exception as error:  # of the HTTP library, whichever it is
+        raise ConnectionError(str(error)) from error
 
 
 def _check_folder(model: str, folder: Path) -> None:

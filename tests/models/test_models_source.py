@@ -117,12 +117,27 @@ def test_what_the_hub_refuses(monkeypatch, error, advice) -> None:
     def refuse(*_args: object, **_kwargs: object) -> str:
         raise error.__new__(error)  # its constructor wants a response
 
+    monkeypatch.setattr(source_module, "_knock", lambda *_: None)
     monkeypatch.setattr(source_module, "hf_hub_download", refuse)
     assert advice in refused("some-organisation/some-model")
 
 
+def test_a_hub_out_of_reach_is_asked_once(monkeypatch) -> None:
+    asked = []
+
+    def refuse(*arguments: object, **_kwargs: object) -> str:
+        asked.append(arguments)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(source_module.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(source_module, "get_hf_file_metadata", refuse)
+    assert "the hub cannot be reached" in refused("some-organisation/some-model")
+    assert len(asked) == 1
+
+
 def test_hub_model_is_pinned_to_its_commit(monkeypatch, tmp_path) -> None:
     config = tmp_path / "snapshots" / "0123abc" / "config.json"
+    monkeypatch.setattr(source_module, "_knock", lambda *_: None)
     monkeypatch.setattr(source_module, "hf_hub_download", lambda *_a, **_k: str(config))
     source = find_source("some-organisation/some-model", revision="main")
     assert (source.kind, source.commit) == ("hub", "0123abc")
