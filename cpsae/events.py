@@ -6,12 +6,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Started:
-    """A piece of long work begins; `done` of its `total` units were done before."""
+    """A piece of long work begins; `done` of its `total` units were done before.
+
+    `kept`: what is done stays done when the work is interrupted.
+    """
 
     work: str
     total: int
     unit: str
     done: int = 0
+    kept: bool = True
 
 
 @dataclass(frozen=True)

@@ -87,17 +87,27 @@ def command(
     Interrupted at any moment, the same command continues; when the store is complete, it says so.
     Several GPUs: torchrun --nproc-per-node N -m cpsae extract ...
     """
+    from cpsae.workers import Worker
+
+    if not Worker.from_environment().leads:
+        values["quiet"] = True  # one bar and one result, whatever the number of workers
     with terminal_of(values) as terminal:
         from cpsae.config import ExtractSettings
 
         options = given(OPTIONS, values)
         flags = {"keep_bos": keep_bos, "trust_remote_code": trust_remote_code}
         options |= {key: True for key, value in flags.items() if value}
+        if "://" in options.get("store", ""):
+            raise click.UsageError(
+                f"--store {options['store']}: expected a local folder; write there, then copy it"
+            )
         settings = resolve_settings(ExtractSettings, options, recipe=recipe).settings
 
         from cpsae.stages.extract import extract
 
         done = extract(settings, fresh=not resume, on_event=terminal.on_event)
+        if not Worker.from_environment().leads:
+            return
         content = {**done.__dict__, "path": str(done.path), "complete": True}
         if not terminal.result(content):
             terminal.print(

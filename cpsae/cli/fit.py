@@ -69,7 +69,7 @@ def command(
             _print_config(terminal, resolved)
             return
 
-        from cpsae.cli.interrupts import deferred
+        from cpsae.cli.interrupts import deferred, interruption
         from cpsae.stages.fit import fit
         from cpsae.training.fit import Stopped
 
@@ -84,7 +84,8 @@ def command(
                 on_event=terminal.on_event,
                 should_stop=should_stop,
             )
-        assert not isinstance(result, Stopped), "a stop that was asked for is raised by now"
+        if isinstance(result, Stopped):
+            raise interruption()
         if not terminal.result({"path": str(result.path), **result.summary}):
             rows = [(key, result.summary[key]) for key in SHOWN]
             terminal.table(f"{result.path} (held-out rows)", rows)

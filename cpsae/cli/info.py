@@ -79,18 +79,28 @@ def _norms(store: "Store") -> dict[str, Any]:
     }
 
 
+def _last_step(metrics: Path) -> int:
+    """Of a log whose last line may be half written at this moment."""
+    text = metrics.read_text(encoding="utf-8") if metrics.exists() else ""
+    lines = [line for line in text.splitlines() if line.endswith("}")]
+    return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
 def _run(path: Path) -> dict[str, Any]:
+    from cpsae.errors import RunError
     from cpsae.training.run_folder import RunFolder, read_json
 
     run = RunFolder(path)
     config = run.read_config()
-    lines = run.metrics.read_text().splitlines() if run.metrics.exists() else []
-    content: dict[str, Any] = {
-        "kind": "run",
-        "complete": run.complete,
-        "preset": config["preset"],
-        "store": config["store"]["path"],
-        "steps": config["schedule"]["steps"],
-        "last_step": json.loads(lines[-1])["step"] if lines else 0,
-    }
+    try:
+        content: dict[str, Any] = {
+            "kind": "run",
+            "complete": run.complete,
+            "preset": config["preset"],
+            "store": config["store"]["path"],
+            "steps": config["schedule"]["steps"],
+            "last_step": _last_step(run.metrics),
+        }
+    except (KeyError, TypeError):
+        raise RunError(f"{path}: is no run; its config.json is not of `cpsae fit`") from None
     return content | (read_json(run.summary) if run.complete else {})

@@ -1,13 +1,23 @@
-"""SIGINT and SIGTERM: what they end, and how a command may put its end off."""
+"""SIGINT and SIGTERM: what they end, and how a command may put its end off.
 
+The first signal raises `Interrupted` in the main thread, wherever it is: on the disk everything is
+committed whole or not at all, so there is no place where that would do harm. A second one cuts
+short the waiting for threads that still write, a third one ends the process on the spot.
+"""
+
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_PATIENCE = 2
+"""Signals that are answered by an exception; the next one finds a process that does not listen."""
+_STOPPING = b"stopping at the next checkpoint; press again to stop at once\n"
+
 _reached = 0.0
 _deferring = False
-_requested: int | None = None
+_received: list[int] = []
 
 
 class Interrupted(BaseException):
@@ -21,6 +31,7 @@ class Interrupted(BaseException):
 @contextmanager
 def catch_signals() -> Iterator[None]:
     """Turn both signals into `Interrupted` until the block ends."""
+    _received.clear()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, _handle) for number in numbers}
     try:
@@ -33,15 +44,25 @@ def catch_signals() -> Iterator[None]:
 @contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
     """Give a function that says whether a stop was asked for, for work that ends by itself soon
-    after. A second signal ends it at once; an asked-for stop is raised when the block ends."""
-    global _deferring, _requested
-    _deferring, _requested = True, None
+    after (and is then followed by `raise interruption()`). A second signal ends it at once."""
+    global _deferring
+    _deferring = True
     try:
-        yield lambda: _requested is not None
+        yield lambda: bool(_received)
     finally:
         _deferring = False
-    if _requested is not None:
-        raise Interrupted(_requested)
+
+
+def interruption() -> Interrupted:
+    """What the signal that was deferred comes to."""
+    return Interrupted(_received[0] if _received else signal.SIGINT)
+
+
+def raise_if_lost() -> None:
+    """Raise again where a library swallowed the exception: Python drops those that a signal raises
+    inside a finaliser or a weak reference's callback. Called whenever a stage reports something."""
+    if _received and not _deferring:
+        raise interruption()
 
 
 def note_progress(share: float) -> None:
@@ -51,8 +72,10 @@ def note_progress(share: float) -> None:
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:
-    global _requested
-    if _deferring and _requested is None:
-        _requested = number
+    _received.append(number)
+    if len(_received) > _PATIENCE:
+        os._exit(128 + number)
+    if _deferring and len(_received) == 1:
+        os.write(2, _STOPPING)  # print could be in the middle of another print here
         return
     raise Interrupted(number)

@@ -58,18 +58,21 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 error, 2 wrong command line, 128 + signal."""
-    with catch_signals():
-        sys.exit(_run())
+    try:
+        with catch_signals():
+            code = _run()
+    except Interrupted as interrupted:  # a second signal, while the first was being answered
+        code = interrupted.exit_code
+    sys.exit(code)
 
 
 def _run() -> int:
     try:
-        cli.main(prog_name="cpsae", standalone_mode=False)
+        # click hands back the code of `ctx.exit(1)` here, and what a command returns: None
+        return cli.main(prog_name="cpsae", standalone_mode=False) or 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return 0
-    except click.exceptions.Exit as error:
-        return error.exit_code
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
     except CpsaeError as error:
@@ -79,7 +82,10 @@ def _run() -> int:
         return interrupted.exit_code
     except BrokenPipeError:
         return 1
-    return 0
+    except OSError as error:
+        if error.filename is None:  # nothing that the user named: a defect, with its traceback
+            raise
+        return _fail(f"{error.filename}: cannot be used ({error.strerror}); check the path", 1)
 
 
 def _fail(message: str, code: int) -> int:

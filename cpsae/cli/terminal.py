@@ -5,6 +5,7 @@ and as plain lines elsewhere.
 """
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,11 +23,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from cpsae.cli.interrupts import note_progress
+from cpsae.cli.interrupts import note_progress, raise_if_lost
 from cpsae.events import Advanced, Event, Finished, Note, Started
 
 _PLAIN_SECONDS = 10.0
 """Time between two plain progress lines."""
+_UNBROKEN = 10_000
+"""Columns of what is no terminal: a program that reads a table wants each row on one line."""
 
 
 class Terminal:
@@ -36,15 +39,21 @@ class Terminal:
         self.as_json = as_json
         self.quiet = quiet
         self.verbose = verbose
-        self.out = Console(highlight=False, soft_wrap=True)
-        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        # no markup, no emoji: paths may hold brackets and colons
+        plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+        self.out = Console(soft_wrap=True, **plain)
+        if not self.out.is_terminal:
+            self.out.width = _UNBROKEN
+        self.err = Console(stderr=True, soft_wrap=True, **plain)
         self._bar: _Bar | None = None
 
     def on_event(self, event: Event) -> None:
         """Show what a stage reports."""
+        raise_if_lost()
         if isinstance(event, Note):
             self.note(event.text, event.kind)
         elif isinstance(event, Started):
+            self.close()
             live = self.err.is_terminal and not self.quiet
             self._bar = _LiveBar(self.err, event) if live else _PlainBar(self, event)
         elif self._bar is not None and isinstance(event, Advanced):
@@ -63,7 +72,7 @@ class Terminal:
     def result(self, content: Mapping[str, Any]) -> bool:
         """With --json print the command's one object and give True; else give False."""
         if self.as_json:
-            print(json.dumps(content, indent=2, default=str))
+            print(json.dumps(_finite(content), indent=2, default=str))
         return self.as_json
 
     def print(self, text: "str | Text | Table" = "") -> None:
@@ -84,6 +93,15 @@ class Terminal:
             self._bar = None
 
 
+def _finite(content: Any) -> Any:
+    """JSON knows no NaN and no infinity: null stands for them."""
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
 def shown(value: Any) -> str:
     """A value as people read it."""
     if isinstance(value, bool):
@@ -100,10 +118,14 @@ class _Bar:
 
     def __init__(self, event: Started) -> None:
         self.event = event
-        note_progress(event.done / event.total if event.total else 1.0)
+        self._note_progress(event.done)
 
     def advance(self, event: Advanced) -> None:
-        note_progress(event.done / self.event.total if self.event.total else 1.0)
+        self._note_progress(event.done)
+
+    def _note_progress(self, done: int) -> None:
+        if self.event.kept:
+            note_progress(done / self.event.total if self.event.total else 1.0)
 
     def finish(self) -> None:
         """The work ended."""

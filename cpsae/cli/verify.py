@@ -26,7 +26,7 @@ def command(store: str, repair: bool, **values: Any) -> None:
         def on_progress(done: int, total: int) -> None:
             nonlocal started
             if not started:
-                terminal.on_event(Started("verify", total, "chunk"))
+                terminal.on_event(Started("verify", total, "chunk", kept=False))
                 started = True
             terminal.on_event(Advanced(done))
 

@@ -55,7 +55,7 @@ def evaluate_held_out(
     bound = max_norm * store.training.median_norm if max_norm else float("inf")
     device = sae.W_enc.device
     counted, all_rows = Metrics(sae.n_latents, device), ReconstructionMetrics()
-    on_event(Started("evaluate", part.vectors, "row"))
+    on_event(Started("evaluate", part.vectors, "row", kept=False))
     for chunk in part.chunks:
         rows, norms = part.rows(chunk), part.norms(chunk)
         for start in range(0, len(rows), _BATCH_ROWS):
