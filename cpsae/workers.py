@@ -19,10 +19,14 @@ class Worker:
 
     @classmethod
     def from_environment(cls) -> "Worker":
-        """From torchrun's variables, else Slurm's (inside `srun`), else the only worker."""
+        """From torchrun's variables, else those of Slurm's `srun`, else the only worker.
+
+        SLURM_NTASKS will not do: a batch script that starts no step has it too, as the one process
+        of many tasks that nobody started.
+        """
         for rank, count, local in (
             ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
-            ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+            ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
         ):
             if rank in os.environ and count in os.environ:
                 return cls(

@@ -14,9 +14,9 @@ import torch
 from cpsae.config import ExtractSettings
 from cpsae.device import choose_device, choose_dtype
 from cpsae.errors import StoreError
-from cpsae.events import Advanced, Finished, Note, OnEvent, Started, ignore
+from cpsae.events import Note, OnEvent, ignore
 from cpsae.extraction.compute import ChunkPipeline
-from cpsae.extraction.identity import Computing, refuse_other
+from cpsae.extraction.identity import Computing, corpus_identity, refuse_other
 from cpsae.extraction.preflight import (
     gigabytes,
     refuse_full_disk,
@@ -24,6 +24,7 @@ from cpsae.extraction.preflight import (
     store_bytes,
 )
 from cpsae.extraction.prepare import (
+    check_model,
     choose_batch,
     choose_threads,
     device_record,
@@ -31,8 +32,8 @@ from cpsae.extraction.prepare import (
     new_manifest,
     pack_corpus,
     store_path,
-    test_model,
 )
+from cpsae.extraction.progress import Progress
 from cpsae.models import (
     ModelDescription,
     ModelSource,
@@ -41,8 +42,8 @@ from cpsae.models import (
     find_source,
     load_tokenizer,
 )
-from cpsae.store import Chunk, Manifest, StoreWriter, open_store
-from cpsae.store.commit import writer_lock
+from cpsae.store import Manifest, StoreWriter, open_store
+from cpsae.store.commit import LOCK_NAME, set_aside, temporary_target, writer_lock
 from cpsae.store.documents import ROOT, read_manifest
 from cpsae.workers import Worker
 
@@ -63,9 +64,14 @@ class Extraction:
 
 
 def extract(
-    settings: ExtractSettings, on_event: OnEvent = ignore, worker: Worker | None = None
+    settings: ExtractSettings,
+    on_event: OnEvent = ignore,
+    worker: Worker | None = None,
+    fresh: bool = False,
 ) -> Extraction:
-    """Fill the store that `settings` describe, from wherever an earlier call got to.
+    """Fill the store that `settings` describe, from wherever an earlier call got to, or with
+    `fresh` from nothing, once all that can be checked before is found right and the old store is
+    renamed aside.
 
     Raises a CpsaeError, with everything committed before in place, for any condition that the
     user can mend; see docs/guide.md for the list.
@@ -73,16 +79,20 @@ def extract(
     worker = worker or Worker.from_environment()
     path = store_path(settings)
     began = time.monotonic()
-    manifest = existing_manifest(path)
+    old = fresh and (path / ROOT).exists()
+    manifest = None if old else existing_manifest(path)
     if manifest is not None:
         refuse_other(settings, manifest, {})
-        if manifest.complete and manifest.model and manifest.model.id == settings.model:
+        if manifest.complete and _names_same_model(settings, manifest):
+            open_store(path)  # lists every file: the mark alone does not show one that is gone
             on_event(Note(f"{path} is complete"))
             return _result(path, manifest, 0, began)
     job = _Job(settings, path, worker, on_event, manifest)
     if not worker.leads:
         job.wait_for_tokens()
         return _result(path, job.manifest_now(), job.fill(), began)
+    if old:
+        on_event(Note(f"{path} is kept as {set_aside(path, 'store')}"))
     with writer_lock(path, "store"):
         if existing_manifest(path) is None or not job.manifest_now().tokens_complete:
             job.prepare()
@@ -98,9 +108,22 @@ def existing_manifest(path: Path) -> Manifest | None:
     """
     if (path / ROOT).exists():
         return read_manifest(path)
-    if path.exists() and (not path.is_dir() or any(not p.name == ".lock" for p in path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(not _is_leftover(p) for p in path.iterdir())):
         raise StoreError(f"{path}: is there already and is no store; choose another --store")
     return None
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a killed writer may have left this behind where there is nothing else."""
+    return path.name == LOCK_NAME or temporary_target(path) is not None
+
+
+def _names_same_model(settings: ExtractSettings, manifest: Manifest) -> bool:
+    """Whether the model's name alone says that it is the one the store is of."""
+    model = manifest.model
+    if model is None or model.id != settings.model:
+        return False
+    return settings.revision in (None, model.revision)
 
 
 class _Job:
@@ -121,11 +144,14 @@ class _Job:
         self.source: ModelSource = find_source(
             settings.model, settings.revision, settings.trust_remote_code
         )
-        self.description: ModelDescription = describe(self.source, settings.attention)
+        recorded = begun.identity if begun else {}
+        attention = settings.attention
+        if attention == "auto":
+            attention = recorded.get("attention", "auto")
+        self.description: ModelDescription = describe(self.source, attention)
         self.description.check_layer(settings.layer)
         self.description.check_tokens(settings.tokens)
         device = choose_device(settings.device, worker.local_rank)
-        recorded = begun.identity if begun else {}
         dtype = recorded.get("dtype", "auto") if settings.dtype == "auto" else settings.dtype
         batch = settings.batch_contexts or recorded.get("batch_contexts")
         self.computing = Computing(
@@ -134,18 +160,26 @@ class _Job:
             attention=self.description.attention,
             batch_contexts=batch or choose_batch(settings, self.description.d, device),
         )
-        self._preflight()
+        if begun is None:
+            corpus_identity(settings)  # a local one that is not there is missed before any work
+        else:
+            refuse_other(settings, begun, self.computing.identity())
+        self._preflight(begun)
         self.model: TruncatedModel | None = None
 
-    def _preflight(self) -> None:
+    def _preflight(self, begun: Manifest | None) -> None:
         """Refuse what cannot fit, before any work. Raises DiskError, ModelError."""
         choose_batch(self.settings, self.description.d, self.computing.device)
         planned = Manifest(**geometry(self.settings, self.description.d), identity={}, software={})
         wanted = store_bytes(planned)
-        there = sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file())
+        there = _bytes_below(self.path) if begun else 0
         refuse_full_disk(self.path, max(0, wanted - there))
+        parameters = self.description.parameters(self.settings.layer)
+        if self.worker.leads and not (begun and begun.tokens_complete):
+            # the self-test loads the whole model beside the truncated one
+            parameters += self.description.parameters(self.description.n_layers - 1)
         refuse_small_memory(
-            self.description.parameters(self.settings.layer),
+            parameters,
             self.computing.dtype,
             self.computing.device,
             self.computing.batch_contexts * self.settings.tokens * self.description.d,
@@ -166,7 +200,7 @@ class _Job:
         threads = choose_threads(self.computing.device, self.worker)
         self._set_threads(threads)
         self.model = self._load()
-        test_model(self.model, self.source, packed, tokenizer, self.on_event)
+        check_model(self.model, self.source, packed, tokenizer, self.on_event)
         manifest = new_manifest(
             self.settings,
             self.description,
@@ -176,6 +210,9 @@ class _Job:
             packed,
             threads,
         )
+        for leftover in self.path.rglob("*"):
+            if temporary_target(leftover) is not None:
+                leftover.unlink()
         writer = StoreWriter.create(self.path, manifest)
         writer.write_tokens({"training": packed.training, "evaluation": packed.evaluation})
 
@@ -205,32 +242,20 @@ class _Job:
         writer = StoreWriter(self.path, manifest, self.worker.rank, self.worker.count)
         writer.tidy()
         missing = writer.missing()
-        self._run(ChunkPipeline(model, open_store(self.path, allow_partial=True), writer), missing)
+        pipeline = ChunkPipeline(model, open_store(self.path, allow_partial=True), writer)
+        shared = self.worker.leads and self.worker.count > 1
+        chunks = writer.chunks if shared else writer.own_chunks
+        progress = Progress(writer, chunks, shared, self.on_event)
+        progress.begin()
+        pipeline.run(missing, progress.committed)
+        while shared and not progress.look():
+            time.sleep(_POLL_SECONDS)
+        progress.end()
         return len(missing)
 
-    def _run(self, pipeline: ChunkPipeline, missing: list[Chunk]) -> None:
-        own = pipeline.writer.own_chunks
-        total, left = (sum(chunk.n_rows for chunk in some) for some in (own, missing))
-        done = total - left
-        if done and missing:
-            self.on_event(Note(f"continuing: {done:,} of {total:,} vectors are there"))
-        self.on_event(Started("extract", total, "vector", done))
-
-        def on_chunk(chunk: Chunk) -> None:
-            nonlocal done
-            done += chunk.n_rows
-            self.on_event(Advanced(done))
-
-        pipeline.run(missing, on_chunk)
-        self.on_event(Finished())
-
     def complete(self) -> None:
-        """Wait for the other workers' chunks, then set the completion mark."""
+        """Set the completion mark. Raises StoreError where chunks vanished meanwhile."""
         writer = StoreWriter(self.path, self.manifest_now())
-        while writer.missing(writer.chunks):
-            if self.worker.count == 1:
-                raise StoreError(f"{self.path}: chunks vanished while it was written")
-            time.sleep(_POLL_SECONDS)
         if not writer.manifest.complete:
             writer.finish()
         self.on_event(Note(f"{self.path} is complete"))
@@ -245,7 +270,7 @@ class _Job:
             self.settings.layer,
             self.computing.dtype,
             self.computing.device,
-            self.settings.attention,
+            self.computing.attention,
         )
 
     def _set_threads(self, threads: int | None) -> None:
@@ -272,6 +297,10 @@ def existing_manifest_quietly(path: Path) -> Manifest | None:
         return existing_manifest(path)
     except StoreError:
         return None
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _result(path: Path, manifest: Manifest, computed: int, began: float) -> Extraction:

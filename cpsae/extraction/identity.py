@@ -9,7 +9,7 @@ import torch
 from cpsae.config import ExtractSettings
 from cpsae.config.resolve import differences, flatten
 from cpsae.corpus import Corpus, identity
-from cpsae.errors import CorpusError, DifferentSettingsError
+from cpsae.errors import CorpusError, DifferentSettingsError, StoreError
 from cpsae.store import Manifest
 
 
@@ -54,11 +54,16 @@ def corpus_identity(settings: ExtractSettings) -> dict[str, Any]:
 
 
 def refuse_other(settings: ExtractSettings, manifest: Manifest, known: Mapping[str, Any]) -> None:
-    """Raises DifferentSettingsError, listing each, where the store was begun otherwise.
+    """Raises DifferentSettingsError, listing each, where the store was begun otherwise; StoreError
+    where no extraction began it.
 
     `known` is what has been worked out beside the settings; a key that is in neither (an `auto`,
     a corpus that is gone while the tokens are whole) is taken to agree.
     """
+    if manifest.origin != "extract":
+        raise StoreError(
+            f"{settings.store}: was made from arrays, not by an extraction; choose another --store"
+        )
     asked = {**settings_identity(settings), **_explicit(settings), **known}
     try:
         corpus = corpus_identity(settings)

@@ -1,6 +1,8 @@
 """Refusing, before any work, what cannot fit."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -35,7 +37,7 @@ def refuse_full_disk(path: Path, wanted: int) -> None:
     """Raises DiskError where the disk of `path` has less than `wanted` bytes free."""
     existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
-    if wanted + _MARGIN_BYTES > free:
+    if wanted and wanted + _MARGIN_BYTES > free:
         raise DiskError(
             f"{path}: the store takes {gigabytes(wanted)} more, the disk has "
             f"{gigabytes(free)} free; choose another --store or fewer --vectors"
@@ -54,6 +56,21 @@ def refuse_small_memory(
             f"{str(dtype).removeprefix('torch.')}, {device} has {gigabytes(free)} free; use a "
             "smaller --batch-contexts, --dtype bfloat16, or another --device"
         )
+
+
+@contextmanager
+def memory_errors(name: str, device: torch.device) -> Iterator[None]:
+    """Turn torch's refusal of memory while the model `name` runs into a ModelError."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU the text alone tells
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise ModelError(
+            f"model {name}: a batch does not fit the memory of {device}; use a smaller "
+            "--batch-contexts (with --fresh, where the store was begun with another), or "
+            "--dtype bfloat16"
+        ) from error
 
 
 def free_memory(device: torch.device) -> int | None:

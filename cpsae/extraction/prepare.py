@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from cpsae.extraction.identity import (
     dtype_name,
     settings_identity,
 )
+from cpsae.extraction.preflight import memory_errors
 from cpsae.models import ModelDescription, ModelSource, TruncatedModel, self_test
 from cpsae.store import Manifest
 from cpsae.store.layout import (
@@ -71,7 +74,7 @@ def pack_corpus(settings: ExtractSettings, tokenizer: Any, on_event: OnEvent) ->
     def on_progress(done: int, total: int) -> None:
         nonlocal began
         if not began:
-            on_event(Started("tokenise", total, "token"))
+            on_event(Started("tokenise", total, "token", kept=False))
             began = True
         on_event(Advanced(min(done, total)))
 
@@ -83,7 +86,7 @@ def pack_corpus(settings: ExtractSettings, tokenizer: Any, on_event: OnEvent) ->
     return packed
 
 
-def test_model(
+def check_model(
     model: TruncatedModel,
     source: ModelSource,
     packed: PackedTokens,
@@ -92,12 +95,13 @@ def test_model(
 ) -> None:
     """Run one context through the truncated and the whole model, and say what it looks like.
 
-    Raises ModelError where they disagree, NonFiniteError for a NaN or Inf.
+    Raises ModelError where they disagree or memory is short, NonFiniteError for a NaN or Inf.
     """
     context = packed.training[0]
     sample = tokenizer.decode(context[:_SAMPLE_TOKENS])
     on_event(Note(f"first context begins: {sample!r}", "detail"))
-    result = self_test(model, source, torch.from_numpy(context).long()[None])
+    with memory_errors(source.name, model.device):
+        result = self_test(model, source, torch.from_numpy(context).long()[None])
     agreement = (
         "equal bit for bit"
         if result.bit_equal
@@ -190,14 +194,22 @@ def device_record(device: torch.device, threads: int | None) -> DeviceRecord:
 
 
 def choose_threads(device: torch.device, worker: Worker) -> int | None:
-    """torch's threads on a CPU (None on a GPU). Launchers give each of several workers one thread
+    """torch's threads on a CPU (None on a GPU). torchrun gives each of several workers one thread
     unless told otherwise; the count of a single worker is taken all the same, because the last
-    bits of a bfloat16 product depend on it and must not depend on the number of workers."""
+    bits of a product depend on it and must not depend on the number of workers."""
     if device.type != "cpu":
         return None
-    if worker.count == 1:
-        return torch.get_num_threads()
-    return len(os.sched_getaffinity(0))
+    if worker.count > 1 and os.environ.get("OMP_NUM_THREADS") == "1":
+        return _threads_of_a_single_worker()
+    return torch.get_num_threads()
+
+
+def _threads_of_a_single_worker() -> int:
+    """What torch takes by itself, asked of itself: cores or hardware threads, it depends on how it
+    was built."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    question = [sys.executable, "-c", "import torch; print(torch.get_num_threads())"]
+    return int(subprocess.run(question, env=environment, capture_output=True, check=True).stdout)
 
 
 def _tokenizer_fingerprint(tokenizer: Any) -> str:

@@ -2,25 +2,20 @@
 
 from cpsae.config import ExtractSettings
 from cpsae.errors import SettingsError
-from cpsae.events import Note, OnEvent, ignore
+from cpsae.events import OnEvent, ignore
 from cpsae.extraction.extract import Extraction
 from cpsae.extraction.extract import extract as run_extraction
-from cpsae.extraction.prepare import store_path
-from cpsae.store.commit import set_aside
 from cpsae.workers import Worker
 
 
 def extract(
     settings: ExtractSettings, *, fresh: bool = False, on_event: OnEvent = ignore
 ) -> Extraction:
-    """Continue the store at `settings.store`, or with `fresh` rename it aside first.
+    """Continue the store at `settings.store`, or with `fresh` rename it aside and begin again.
 
     Raises a CpsaeError where the user has to do something; what is committed stays.
     """
     worker = Worker.from_environment()
-    path = store_path(settings)
     if fresh and worker.count > 1:
         raise SettingsError("--fresh: cannot be used with several workers; move the store aside")
-    if fresh and path.exists():
-        on_event(Note(f"{path} is kept as {set_aside(path, 'store')}"))
-    return run_extraction(settings, on_event, worker)
+    return run_extraction(settings, on_event, worker, fresh)
