@@ -3,11 +3,13 @@
 import hashlib
 import json
 import re
+from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _COUNT = re.compile(r"\s*(\d[\d_]*(?:\.\d+)?)\s*([kmb]?)\s*", re.IGNORECASE)
 
 
@@ -30,18 +32,29 @@ def parse_count(value: Any) -> Any:
     """Turn '10M', '512k' or '1_000' into an int; leave anything that is not text alone.
 
     Raises ValueError where the text is no count or not a whole number ('1.5' is refused,
-    '1.5k' is 1500).
+    '1.5k' is 1500), and for true and false, which Python counts with.
     """
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is no count: write a whole number")
     if not isinstance(value, str):
         return value
     match = _COUNT.fullmatch(value)
     if match is None:
         raise ValueError(f"'{value}' is no count: write a whole number, or one like 512k or 10M")
     number, suffix = match[1].replace("_", ""), match[2].lower()
-    scaled = float(number) * _SUFFIXES[suffix] if "." in number else int(number) * _SUFFIXES[suffix]
+    scaled = Decimal(number) * _SUFFIXES[suffix]  # in floats 1.005k would not be whole
     if scaled != int(scaled):
         raise ValueError(f"'{value}' is not a whole number")
     return int(scaled)
 
 
 Count = Annotated[int, BeforeValidator(parse_count)]
+
+
+def _known_device(value: str) -> str:
+    if not _DEVICE.fullmatch(value):
+        raise ValueError(f"'{value}' is no device: take auto, cpu, cuda or one like cuda:1")
+    return value
+
+
+Device = Annotated[str, AfterValidator(_known_device)]

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cpsae.config.base import Count, Settings
+from cpsae.config.base import Count, Device, Settings
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 StoreDtype = Literal["bfloat16", "float16", "float32"]
@@ -39,7 +39,7 @@ class ExtractSettings(Settings):
     """What the model computes in; auto: bfloat16 on a GPU, float32 on a CPU."""
     store_dtype: StoreDtype = "bfloat16"
     """What is written."""
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: Device = "auto"
     """auto takes a GPU where there is one."""
     batch_contexts: Count | None = Field(None, ge=1)
     """Contexts a forward pass; by default chosen by the first run and recorded in the store."""

@@ -47,8 +47,8 @@ def resolve(settings_class: type[S], layers: Mapping[str, Mapping[str, Any]]) ->
     try:
         return Resolved(settings_class.model_validate(nest(values)), origins)
     except ValidationError as error:
-        blamed = [origins.get(".".join(map(str, problem["loc"])), "") for problem in error.errors()]
-        from_file = any(origin.startswith(RECIPE) for origin in blamed)
+        blamed = [_blamed(_key(problem), origins) for problem in error.errors()]
+        from_file = any(layer.startswith(RECIPE) for layers in blamed for layer in layers)
         raise SettingsError(_one_line(error, origins), from_file) from None
 
 
@@ -133,13 +133,23 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _one_line(error: ValidationError, origins: Mapping[str, str]) -> str:
     texts = []
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
+        key = _key(problem)
         reason = problem["msg"].removeprefix("Value error, ")
-        origin = origins.get(key, "")
+        blamed = _blamed(key, origins)
         shown = f" = {problem['input']!r}" if key and not isinstance(problem["input"], dict) else ""
-        source = f" (from {origin})" if origin not in ("", "default") else ""
+        source = f" (from {', '.join(blamed)})" if blamed else ""
         texts.append(f"{key}{shown}{source}: {reason}" if key else reason)
     return "; ".join(texts)
+
+
+def _key(problem: Any) -> str:
+    return ".".join(str(part) for part in problem["loc"])
+
+
+def _blamed(key: str, origins: Mapping[str, str]) -> list[str]:
+    """The layers that set a key or, where a rule about a whole group is broken, keys in it."""
+    found = {layer for k, layer in origins.items() if k == key or k.startswith(f"{key}.")}
+    return sorted(found - {"default"})
 
 
 def _nearest(key: str, known: Mapping[str, Any]) -> str:

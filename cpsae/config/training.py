@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cpsae.config.base import Count, Settings
+from cpsae.config.base import Count, Device, Settings
 
 KINDS_FOLDER = Path(__file__).parent.parent / "sae" / "kinds"
 
@@ -108,7 +108,7 @@ class FitSettings(Settings):
 
     # --- the run
     seed: int = Field(0, ge=0)
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: Device = "auto"
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the matrix products; weights and sums are float32. auto: bfloat16 on a GPU."""
     window_chunks: Count = Field(8, ge=1)
