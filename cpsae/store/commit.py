@@ -23,7 +23,7 @@ def write_atomic(path: Path, *buffers: Any) -> None:
 
     Temporary name in the same folder, fsync, rename, fsync of the folder: after a crash at any
     moment `path` is either absent (or its old self) or whole. Missing folders are made.
-    Raises DiskError where the disk is full or may not be written; nothing is left behind then.
+    Raises DiskError where the disk is full or may not be written; no half of a file is left then.
     """
     temporary = path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
     with disk_errors(path):
@@ -60,7 +60,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             ) from None
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             raise DiskError(f"{path}: a file is in the way of a folder; move it aside") from None
-        raise
+        raise DiskError(f"{path}: cannot be written ({error.strerror}); check the disk") from None
 
 
 def make_folders(folder: Path) -> None:
@@ -98,13 +98,11 @@ def writer_lock(folder: Path, what: str) -> Iterator[None]:
     """
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     path = folder / LOCK_NAME
-    with disk_errors(folder):
-        make_folders(folder)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = _take(path, what)
     try:
-        _take(descriptor, path, what)
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # a full disk: the lock holds without the number in it
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         try:
             yield
         finally:
@@ -116,18 +114,36 @@ def writer_lock(folder: Path, what: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(descriptor: int, path: Path, what: str) -> None:
+def _take(path: Path, what: str) -> int:
+    """A descriptor of the lock file `path` (made if absent) that holds its lock."""
+    while True:
+        with disk_errors(path.parent):
+            make_folders(path.parent)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _names(path, descriptor):
+                    return descriptor
+            except BlockingIOError:
+                raise _busy(path.parent, descriptor, what) from None
+            # Its last holder removed it between our open and our flock: try again with a new one.
+            os.close(descriptor)
+
+
+def _names(path: Path, descriptor: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        still_named = path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino
-    except BlockingIOError:
-        still_named = False
-    if not still_named:  # held, or removed by the holder between our open and our flock
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-        raise BusyError(
-            f"{path.parent}: another process{f' (pid {holder})' if holder else ''} is writing this "
-            f"{what}; wait until it ends or stop it, then run the same command again"
-        )
+        return path.stat().st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _busy(folder: Path, descriptor: int, what: str) -> BusyError:
+    holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+    os.close(descriptor)
+    return BusyError(
+        f"{folder}: another process{f' (pid {holder})' if holder else ''} is writing this "
+        f"{what}; wait until it ends or stop it, then run the same command again"
+    )
 
 
 def set_aside(folder: Path, what: str) -> Path:
