@@ -1,22 +1,24 @@
 """Making a store from rows that somebody already has: other models, other tools, vision."""
 
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cpsae.config.extraction import StoreDtype, held_out_rows
-from cpsae.errors import StoreError
-from cpsae.store.commit import writer_lock
+from cpsae.errors import NonFiniteError, StoreError
+from cpsae.store.commit import LOCK_NAME, writer_lock
 from cpsae.store.layout import (
     NUMPY_DTYPES,
+    Chunk,
     HookRecord,
     Manifest,
-    Part,
     rows_per_chunk_of_arrays,
 )
 from cpsae.store.software import software_versions
+from cpsae.store.statistics import as_float32
 from cpsae.store.writer import StoreWriter
 
 
@@ -34,29 +36,29 @@ def write_store(
 
     The rows are shuffled by `seed`. Without `evaluation` rows of your own, a share of them is held
     out by row (the share that `extract` holds out); where neighbouring rows come from one
-    document or image, hand in rows of other documents instead.
+    document or image, hand in rows of other documents instead. All or nothing: where it fails,
+    what was written is removed again.
     Raises StoreError where something is there already or the arrays do not fit;
     NonFiniteError for a NaN or Inf; DiskError where the disk is full.
     """
     path = Path(path)
-    _check(path, activations, evaluation)
+    _check(activations, evaluation, store_dtype)
+    d = activations.shape[1]
     order = np.random.default_rng(seed).permutation(len(activations))
-    n_held_out = held_out_rows(len(activations)) if evaluation is None else len(evaluation)
     if evaluation is None:
-        order, held_out = order[n_held_out:], order[:n_held_out]
-        sources = {"training": (activations, order), "evaluation": (activations, held_out)}
+        n_held_out = held_out_rows(len(activations))
+        held_out = _Source("activations", activations, order[:n_held_out])
+        order = order[n_held_out:]
     else:
-        sources = {
-            "training": (activations, order),
-            "evaluation": (evaluation, np.arange(len(evaluation))),
-        }
+        held_out = _Source("evaluation", evaluation, np.arange(len(evaluation)))
+    sources = {"training": _Source("activations", activations, order), "evaluation": held_out}
     manifest = Manifest(
         origin="arrays",
         identity={"description": description, "seed": seed, "layer": layer},
         vectors=len(order),
-        evaluation_vectors=n_held_out,
-        d=activations.shape[1],
-        rows_per_chunk=rows_per_chunk_of_arrays(activations.shape[1], store_dtype),
+        evaluation_vectors=len(held_out.order),
+        d=d,
+        rows_per_chunk=rows_per_chunk_of_arrays(len(order), d, store_dtype),
         store_dtype=store_dtype,
         seed=seed,
         hook=None if layer is None else HookRecord(layer=layer),
@@ -64,29 +66,73 @@ def write_store(
         software=software_versions(),
         tokens_complete=True,
     )
+    _refuse_existing(path)
     with writer_lock(path, "store"):
-        writer = StoreWriter.create(path, manifest)
-        for chunk in writer.chunks:
-            source, rows = sources[chunk.part.name]
-            writer.write(chunk, _gather(source, rows, chunk.part, chunk.first_row, chunk.n_rows))
-        writer.finish()
+        _refuse_existing(path)  # made by another process since we looked
+        try:
+            _write(StoreWriter.create(path, manifest), sources)
+        except BaseException:
+            _remove_all(path)
+            raise
     return path
 
 
-def _gather(
-    source: npt.NDArray[Any], order: npt.NDArray[np.int64], part: Part, first: int, count: int
-) -> npt.NDArray[Any]:
-    wanted = order[first : first + count]
-    # A memory-mapped file is read in its own order; the shuffle then happens in memory.
-    ranks = np.argsort(wanted, kind="stable")
-    rows = np.empty((count, part.manifest.d), NUMPY_DTYPES[part.manifest.store_dtype])
-    rows[ranks] = source[wanted[ranks]].astype(rows.dtype)
-    return rows
+class _Source(NamedTuple):
+    """Rows that somebody has, by the name of their argument, and the order to store them in."""
+
+    name: str
+    rows: npt.NDArray[Any]
+    order: npt.NDArray[np.int64]
+
+    def gather(self, chunk: Chunk) -> npt.NDArray[Any]:
+        """The rows of a chunk. Raises NonFiniteError that names the row as its owner counts."""
+        wanted = self.order[chunk.first_row : chunk.first_row + chunk.n_rows]
+        # A memory-mapped file is read in its own order; the shuffle then happens in memory.
+        ranks = np.argsort(wanted, kind="stable")
+        rows = np.empty((chunk.n_rows, self.rows.shape[1]), _dtype_of(chunk))
+        with np.errstate(over="ignore", invalid="ignore"):  # found below, and said in words
+            rows[ranks] = self.rows[wanted[ranks]].astype(rows.dtype)
+        finite = np.isfinite(as_float32(rows)).all(axis=1)
+        if not finite.all():
+            row = int(wanted[~finite].min())
+            if np.isfinite(self.rows[row].astype(np.float64)).all():
+                raise NonFiniteError(
+                    f"{self.name}: row {row} has values too large for {rows.dtype}; "
+                    "take another store_dtype"
+                )
+            raise NonFiniteError(f"{self.name}: row {row} holds NaN or Inf; leave such rows out")
+        return rows
 
 
-def _check(path: Path, activations: npt.NDArray[Any], evaluation: npt.NDArray[Any] | None) -> None:
-    if path.exists():
+def _dtype_of(chunk: Chunk) -> np.dtype[Any]:
+    return NUMPY_DTYPES[chunk.part.manifest.store_dtype]
+
+
+def _write(writer: StoreWriter, sources: dict[str, _Source]) -> None:
+    for chunk in writer.chunks:
+        writer.write(chunk, sources[chunk.part.name].gather(chunk))
+    writer.finish()
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists() and (not path.is_dir() or any(e.name != LOCK_NAME for e in path.iterdir())):
         raise StoreError(f"{path}: is there already; choose another path or move it aside")
+
+
+def _remove_all(path: Path) -> None:
+    """All but the lock, which its holder removes, and the folder with it if it was made here."""
+    for entry in path.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK_NAME:
+            entry.unlink()
+
+
+def _check(
+    activations: npt.NDArray[Any], evaluation: npt.NDArray[Any] | None, store_dtype: str
+) -> None:
+    if store_dtype not in NUMPY_DTYPES:
+        raise StoreError(f"store_dtype {store_dtype!r}: expected one of {', '.join(NUMPY_DTYPES)}")
     for name, rows in {"activations": activations, "evaluation": evaluation}.items():
         if rows is None:
             continue
@@ -94,6 +140,8 @@ def _check(path: Path, activations: npt.NDArray[Any], evaluation: npt.NDArray[An
             raise StoreError(f"{name}: expected rows (vectors, d), got shape {rows.shape}")
         if rows.dtype.kind != "f" and rows.dtype.name != "bfloat16":
             raise StoreError(f"{name}: expected a float dtype, got {rows.dtype}")
+    if evaluation is None and len(activations) < 2:
+        raise StoreError("activations: one row cannot be split; hand in evaluation rows too")
     if evaluation is not None and evaluation.shape[1] != activations.shape[1]:
         raise StoreError(
             f"evaluation: has d = {evaluation.shape[1]}, activations has {activations.shape[1]}"

@@ -211,6 +211,15 @@ class Chunk:
         row_bytes = manifest.d * NUMPY_DTYPES[manifest.store_dtype].itemsize
         return manifest.rows_per_chunk * row_bytes + CRC_BYTES
 
+    @property
+    def statistics_bytes(self) -> dict[str, int]:
+        """Size of the file of each statistic."""
+        manifest = self.part.manifest
+        names = ("count", "mean_squared_norm", "largest_norm")
+        values = {**dict.fromkeys(names, 8), "mean": 8 * manifest.d}
+        values["norms"] = 4 * manifest.rows_per_chunk
+        return {name: size + CRC_BYTES for name, size in values.items()}
+
     def statistics_keys(self) -> dict[str, str]:
         """Name of each statistic and the path of this chunk's share of it."""
         folder, index = f"{self.part.prefix}statistics", self.index
@@ -236,10 +245,12 @@ def contexts_per_chunk(rows_per_context: int, d: int, store_dtype: StoreDtype) -
     return min(MOST_CONTEXTS_A_CHUNK, _power_of_two_up_to(fitting))
 
 
-def rows_per_chunk_of_arrays(d: int, store_dtype: StoreDtype) -> int:
-    """For rows without contexts: the largest power of two up to 8192 within 64 MiB."""
+def rows_per_chunk_of_arrays(vectors: int, d: int, store_dtype: StoreDtype) -> int:
+    """For rows without contexts: the largest power of two up to 8192 within 64 MiB, but no larger
+    than one chunk of all `vectors` needs (the rest of it would be zeros)."""
     fitting = LARGEST_CHUNK_BYTES // (d * NUMPY_DTYPES[store_dtype].itemsize)
-    return min(8192, _power_of_two_up_to(fitting))
+    needed = 1 << (vectors - 1).bit_length()
+    return min(8192, needed, _power_of_two_up_to(fitting))
 
 
 def _power_of_two_up_to(number: int) -> int:
