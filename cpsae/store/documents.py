@@ -4,7 +4,8 @@ zarr writes into memory and cpsae commits the bytes: zarr's own local store does
 """
 
 import json
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -27,15 +28,8 @@ def write_skeleton(path: Path, manifest: Manifest) -> None:
     """Write the document of every array and group, the root's first: from then on the folder is
     a store, though an empty one, and writing all of it again completes a killed attempt."""
     write_manifest(path, manifest)
-    folders: set[str] = set()
-    for part in manifest.parts():
-        for spec in part.arrays():
-            document = _memory_array(spec)["zarr.json"]
-            write_atomic(path / spec.name / "zarr.json", document)
-            pieces = spec.name.split("/")[:-1]
-            folders.update("/".join(pieces[: i + 1]) for i in range(len(pieces)))
-    for folder in sorted(folders):
-        write_atomic(path / folder / "zarr.json", _group_document({}))
+    for key in document_keys(manifest):
+        write_document(path, manifest, key)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -58,8 +52,8 @@ def read_manifest(path: Path) -> Manifest:
         raise StoreError(
             f"{document}: is not readable JSON ({error}); restore this file from a copy"
         ) from None
-    attributes = content.get("attributes", {}) if isinstance(content, dict) else {}
-    if "cpsae" not in attributes:
+    attributes = content.get("attributes") if isinstance(content, dict) else None
+    if not isinstance(attributes, dict) or "cpsae" not in attributes:
         raise StoreError(f"{path}: is a Zarr group but no cpsae store; {advice}")
     return _validated(document, attributes["cpsae"])
 
@@ -80,6 +74,62 @@ def _validated(document: Path, content: Any) -> Manifest:
             f"{document}: attributes.cpsae.{where} is wrong ({problem['msg']}); "
             "restore this file from a copy"
         ) from None
+
+
+def document_keys(manifest: Manifest) -> list[str]:
+    """The paths of the documents of all arrays and of the groups that hold them, but the root's."""
+    names = {spec.name for part in manifest.parts() for spec in part.arrays()}
+    groups = {str(folder) for name in names for folder in PurePosixPath(name).parents} - {"."}
+    return [f"{name}/{ROOT}" for name in sorted(names | groups)]
+
+
+def write_document(path: Path, manifest: Manifest, key: str) -> None:
+    """Write one of `document_keys`: all of it follows from the manifest."""
+    spec = _specs(manifest).get(key)
+    content = _group_document({}) if spec is None else _memory_array(spec)[ROOT]
+    write_atomic(path / key, content)
+
+
+def document_problems(path: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Path and fault of each document that is absent, unreadable, or not as the manifest says.
+
+    Other writers may word a document otherwise, so only what says how to read the bytes counts.
+    """
+    specs = _specs(manifest)
+    for key in document_keys(manifest):
+        try:
+            document = json.loads((path / key).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            yield key, "missing"
+            continue
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            yield key, f"not readable JSON ({error})"
+            continue
+        if _described(document) != _expected(specs.get(key)):
+            yield key, "does not describe what the manifest says"
+
+
+def _specs(manifest: Manifest) -> dict[str, ArraySpec]:
+    return {f"{spec.name}/{ROOT}": spec for part in manifest.parts() for spec in part.arrays()}
+
+
+def _expected(spec: ArraySpec | None) -> tuple[Any, ...]:
+    if spec is None:
+        return (3, "group")
+    codecs = ["bytes", "zstd", "crc32c"] if spec.compressed else ["bytes", "crc32c"]
+    return (3, "array", list(spec.shape), list(spec.chunks), spec.dtype, codecs)
+
+
+def _described(document: Any) -> tuple[Any, ...] | None:
+    try:
+        kind = (document["zarr_format"], document["node_type"])
+        if kind[1] != "array":
+            return kind
+        chunks = document["chunk_grid"]["configuration"]["chunk_shape"]
+        codecs = [codec["name"] for codec in document["codecs"]]
+        return (*kind, document["shape"], chunks, document["data_type"], codecs)
+    except (KeyError, TypeError):
+        return None
 
 
 def encode_chunk(values: np.ndarray[Any, Any], spec: ArraySpec) -> bytes:

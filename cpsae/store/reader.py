@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from cpsae.errors import DamagedStoreError, StoreError
-from cpsae.store.documents import read_manifest
-from cpsae.store.layout import CRC_BYTES, NUMPY_DTYPES, Chunk, Manifest, Part
+from cpsae.store.documents import document_problems, read_manifest
+from cpsae.store.layout import (
+    CRC_BYTES,
+    NUMPY_DTYPES,
+    TOKEN_CONTEXTS_A_CHUNK,
+    Chunk,
+    ContextRecord,
+    Manifest,
+    Part,
+)
 from cpsae.store.statistics import exact_median
 
 _SHOWN = 5
@@ -83,6 +92,8 @@ class StorePart:
 
     def batches(self, size: int) -> Iterator[npt.NDArray[Any]]:
         """All rows in stored order, `size` at a time (the last batch may be smaller), copied."""
+        if size < 1:
+            raise ValueError(f"a batch of {size} rows is none")
         pending: list[npt.NDArray[Any]] = []
         held = 0
         for chunk in self.chunks:
@@ -105,14 +116,22 @@ class StorePart:
         return RowOrigin(row // contexts.rows, row % contexts.rows + contexts.first_position)
 
     def tokens(self, contexts: range) -> npt.NDArray[np.int32]:
-        """Token ids (len(contexts), T) of consecutive contexts."""
+        """Token ids (len(contexts), T) of consecutive contexts.
+
+        Raises DamagedStoreError where a file of them is missing or fails its checksum.
+        """
         self._contexts()
         import zarr
 
+        # zarr would read a missing chunk as zeros, so the files are looked at first.
+        first = contexts.start // TOKEN_CONTEXTS_A_CHUNK
+        end = math.ceil(contexts.stop / TOKEN_CONTEXTS_A_CHUNK)
+        for key in self.part.token_keys()[first:end]:
+            checked_bytes(self.path, key)
         array = zarr.open_array(self.path / f"{self.part.prefix}tokens", mode="r")
         return np.asarray(array[contexts.start : contexts.stop], dtype=np.int32)
 
-    def _contexts(self) -> Any:
+    def _contexts(self) -> ContextRecord:
         contexts = self.part.manifest.contexts
         if contexts is None:
             raise StoreError(f"{self.path}: was made from arrays and holds no tokens")
@@ -156,24 +175,29 @@ def open_store(path: str | Path, allow_partial: bool = False) -> Store:
     """Open a store for reading, having listed every file that it should have.
 
     Raises StoreError where the folder is no store, or is unfinished and `allow_partial` is off;
-    DamagedStoreError where a chunk of a finished store is missing or a file has a wrong size.
+    DamagedStoreError where a chunk of a finished store is missing, a file has a wrong size, or an
+    array's document is not as the manifest says.
     """
     path = Path(path)
     manifest = read_manifest(path)
     chunks = [chunk for part in manifest.parts() for chunk in part.chunks()]
     present = [chunk for chunk in chunks if (path / chunk.key).exists()]
-    if not manifest.complete and not allow_partial:
-        raise StoreError(
-            f"{path}: is unfinished ({len(present)} of {len(chunks)} chunks); run the same "
-            "`cpsae extract` command again to finish it, or use --allow-partial"
-        )
-    if not manifest.tokens_complete:
-        raise StoreError(f"{path}: has no tokens yet; run the same `cpsae extract` command again")
+    _refuse_unfinished(path, manifest, allow_partial, f"{len(present)} of {len(chunks)} chunks")
+    problems: dict[str, list[str]] = {}
+    for key, what in document_problems(path, manifest):
+        problems.setdefault(what, []).append(key)
+    missing = [k for part in manifest.parts() for k in part.token_keys() if not (path / k).exists()]
     if manifest.complete:
-        _refuse_missing(path, [chunk.key for chunk in chunks])
-    present = [chunk for chunk in present if _has_statistics(path, chunk)]
-    _refuse_missing(path, [key for part in manifest.parts() for key in part.token_keys()])
-    _refuse_sizes(path, present)
+        missing += _missing_files(path, chunks)
+    if missing:
+        problems.setdefault("missing", []).extend(missing)
+    wrong = [c.key for c in present if (path / c.key).stat().st_size != c.file_bytes]
+    if wrong:
+        problems[f"not {chunks[0].file_bytes} bytes long (cut short or foreign)"] = wrong
+    if problems:
+        raise damaged(path, problems)
+    if not manifest.complete:  # a chunk without its statistics counts as absent until it has them
+        present = [chunk for chunk in present if not _missing_files(path, [chunk])]
     return Store(path, manifest, present)
 
 
@@ -198,40 +222,42 @@ def checked_bytes(path: Path, key: str) -> npt.NDArray[np.uint8]:
     try:
         raw = np.asarray(np.memmap(path / key, dtype=np.uint8, mode="r"))
     except FileNotFoundError:
-        raise damaged(path, [key], "missing") from None
+        raise damaged(path, {"missing": [key]}) from None
     except ValueError:  # numpy cannot map an empty file
-        raise damaged(path, [key], "empty") from None
+        raise damaged(path, {"empty": [key]}) from None
+    except OSError as error:
+        raise damaged(path, {f"unreadable ({error.strerror})": [key]}) from None
     checksum = int.from_bytes(raw[-CRC_BYTES:].tobytes(), "little")
     if len(raw) <= CRC_BYTES or google_crc32c.value(raw[:-CRC_BYTES]) != checksum:
-        raise damaged(path, [key], "corrupt (its checksum does not match its content)")
+        raise damaged(path, {"corrupt (its checksum does not match its content)": [key]})
     return raw
 
 
-def damaged(path: Path, keys: list[str], how: str) -> DamagedStoreError:
-    """The error for files of a store that are `how`, the first few named."""
-    shown = ", ".join(keys[:_SHOWN])
-    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+def damaged(path: Path, problems: Mapping[str, Sequence[str]]) -> DamagedStoreError:
+    """The error for a store's files: what is wrong, and with which, the first few named."""
+    texts = []
+    for what, keys in problems.items():
+        more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+        texts.append(f"{', '.join(keys[:_SHOWN])}{more}: {what}")
     return DamagedStoreError(
-        f"{path}: {shown}{more}: {how}; run `cpsae verify {path} --repair`, then the same "
+        f"{path}: {'; '.join(texts)}; run `cpsae verify {path} --repair`, then the same "
         "`cpsae extract` command again computes what is gone",
-        keys,
+        [key for keys in problems.values() for key in keys],
     )
 
 
-def _refuse_missing(path: Path, keys: list[str]) -> None:
-    missing = [key for key in keys if not (path / key).exists()]
-    if missing:
-        raise damaged(path, missing, "missing")
+def _refuse_unfinished(path: Path, manifest: Manifest, allow_partial: bool, there: str) -> None:
+    again = "run the same `cpsae extract` command again"
+    if manifest.origin == "arrays":
+        again = "remove it and write it again"
+    if not manifest.complete and not allow_partial:
+        raise StoreError(
+            f"{path}: is unfinished ({there}); {again} to finish it, or use --allow-partial"
+        )
+    if not manifest.tokens_complete:
+        raise StoreError(f"{path}: has no tokens yet; {again}")
 
 
-def _refuse_sizes(path: Path, chunks: Sequence[Chunk]) -> None:
-    wrong = [c.key for c in chunks if (path / c.key).stat().st_size != c.file_bytes]
-    if wrong:
-        raise damaged(path, wrong, f"not {chunks[0].file_bytes} bytes long (cut short or foreign)")
-
-
-def _has_statistics(path: Path, chunk: Chunk) -> bool:
-    missing = [key for key in chunk.statistics_keys().values() if not (path / key).exists()]
-    if missing and chunk.part.manifest.complete:
-        raise damaged(path, missing, "missing")
-    return not missing
+def _missing_files(path: Path, chunks: Sequence[Chunk]) -> list[str]:
+    keys = [key for chunk in chunks for key in (chunk.key, *chunk.statistics_keys().values())]
+    return [key for key in keys if not (path / key).exists()]

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from cpsae.errors import DamagedStoreError
-from cpsae.store.documents import read_manifest
-from cpsae.store.layout import Chunk, Manifest
-from cpsae.store.reader import checked_bytes, map_checked, map_rows
+from cpsae.store.documents import document_keys, document_problems, read_manifest
+from cpsae.store.layout import CRC_BYTES, Chunk, Manifest
+from cpsae.store.reader import checked_bytes, map_rows
 from cpsae.store.statistics import ChunkStatistics
 
 
@@ -38,10 +39,13 @@ def verify_store(
     """
     path = Path(path)
     manifest = read_manifest(path)
-    problems = list(_token_problems(path, manifest))
+    problems = [Problem(*found) for found in document_problems(path, manifest)]
+    problems += _token_problems(path, manifest)
     absent: list[str] = []
     chunks = [chunk for part in manifest.parts() for chunk in part.chunks()]
-    files = sum(len(part.token_keys()) for part in manifest.parts())
+    files = 1 + len(document_keys(manifest))
+    if manifest.tokens_complete:
+        files += sum(len(part.token_keys()) for part in manifest.parts())
     for number, chunk in enumerate(chunks, start=1):
         if not manifest.complete and not (path / chunk.key).exists():
             absent.append(chunk.key)
@@ -60,21 +64,31 @@ def _token_problems(path: Path, manifest: Manifest) -> Iterator[Problem]:
 
 
 def _chunk_problems(path: Path, chunk: Chunk) -> Iterator[Problem]:
-    broken = list(_file_problem(path, chunk.key, chunk.file_bytes))
-    for key in chunk.statistics_keys().values():
-        broken += _file_problem(path, key)
-    yield from broken
+    keys = chunk.statistics_keys()
+    broken = _file_problem(path, chunk.key, chunk.file_bytes)
+    wrong = {n: _file_problem(path, keys[n], size) for n, size in chunk.statistics_bytes.items()}
+    yield from (problem for found in (broken, *wrong.values()) for problem in found)
     if broken:
         return
-    statistics = ChunkStatistics.of(map_rows(path, chunk))
+    rows = map_rows(path, chunk)
+    statistics = ChunkStatistics.of(rows)
     not_finite = int((~np.isfinite(statistics.norms)).sum())
     if not_finite:
         yield Problem(chunk.key, f"{not_finite} rows hold NaN or Inf")
         return
-    key = chunk.statistics_keys()["norms"]
-    stored = map_checked(path, key, np.dtype("<f4"))[: chunk.n_rows]
-    if not np.allclose(stored, statistics.norms, rtol=1e-6):
-        yield Problem(key, "the norms are not those of the rows")
+    for name, found in wrong.items():
+        if not found and not _agrees(path, keys[name], getattr(statistics, name)):
+            yield Problem(keys[name], "not what the rows of its chunk give")
+
+
+def _agrees(path: Path, key: str, expected: npt.NDArray[Any] | float) -> bool:
+    """Whether a statistic is what its rows give, but for the order of summation."""
+    right = np.atleast_1d(np.asarray(expected))
+    dtype = np.dtype(np.int64) if right.dtype.kind == "i" else right.dtype
+    stored = checked_bytes(path, key)[:-CRC_BYTES].view(dtype)[: len(right)]
+    # A mean may cancel to nearly nothing, so it is compared on the scale of its largest value.
+    scale = float(np.abs(right).max())
+    return bool(np.allclose(stored, right, rtol=1e-6, atol=1e-6 * scale))
 
 
 def _file_problem(path: Path, key: str, expected_bytes: int | None = None) -> list[Problem]:

@@ -13,8 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cpsae.errors import NonFiniteError, StoreError
-from cpsae.store.commit import temporary_target, write_atomic
-from cpsae.store.documents import encode_chunk, write_manifest, write_skeleton
+from cpsae.store.commit import disk_errors, fsync_folder, temporary_target, write_atomic
+from cpsae.store.documents import (
+    ROOT,
+    document_keys,
+    encode_chunk,
+    write_manifest,
+    write_skeleton,
+)
 from cpsae.store.layout import (
     CRC_BYTES,
     NUMPY_DTYPES,
@@ -35,6 +41,7 @@ class StoreWriter:
         self.manifest = manifest
         self.chunks = [chunk for part in manifest.parts() for chunk in part.chunks()]
         self.own_chunks = self.chunks[rank::n_workers]
+        self._leads = rank == 0
 
     @classmethod
     def create(cls, path: Path, manifest: Manifest) -> "StoreWriter":
@@ -61,12 +68,16 @@ class StoreWriter:
 
     def tidy(self) -> None:
         """Before a worker begins: remove temporary files that a killed writer left for its own
-        chunks, and compute again the statistics that are absent from chunks that are there."""
+        chunks (worker 0 also for tokens and documents), and compute again the statistics that are
+        absent from chunks that are there."""
         keys = [
             key
             for chunk in self.own_chunks
             for key in (chunk.key, *chunk.statistics_keys().values())
         ]
+        if self._leads:
+            keys += [ROOT, *document_keys(self.manifest)]
+            keys += [key for part in self.manifest.parts() for key in part.token_keys()]
         _remove_temporaries([self.path / key for key in keys])
         for chunk in self.own_chunks:
             if (self.path / chunk.key).exists() and not self._has_statistics(chunk):
@@ -101,7 +112,10 @@ class StoreWriter:
         """Remove files by their path in the store, and the completion mark with them."""
         self._mark(complete=False)
         for key in keys:
-            (self.path / key).unlink(missing_ok=True)
+            with disk_errors(self.path / key):
+                (self.path / key).unlink(missing_ok=True)
+                if (self.path / key).parent.is_dir():
+                    fsync_folder((self.path / key).parent)
 
     def _mark(self, **marks: bool) -> None:
         self.manifest = self.manifest.model_copy(update=marks)
