@@ -52,13 +52,14 @@ def write_store(
     else:
         held_out = _Source("evaluation", evaluation, np.arange(len(evaluation)))
     sources = {"training": _Source("activations", activations, order), "evaluation": held_out}
+    all_in_one = 1 << (len(order) - 1).bit_length()  # a larger chunk would be zeros for the rest
     manifest = Manifest(
         origin="arrays",
         identity={"description": description, "seed": seed, "layer": layer},
         vectors=len(order),
         evaluation_vectors=len(held_out.order),
         d=d,
-        rows_per_chunk=rows_per_chunk_of_arrays(len(order), d, store_dtype),
+        rows_per_chunk=min(rows_per_chunk_of_arrays(d, store_dtype), all_in_one),
         store_dtype=store_dtype,
         seed=seed,
         hook=None if layer is None else HookRecord(layer=layer),

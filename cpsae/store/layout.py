@@ -245,12 +245,10 @@ def contexts_per_chunk(rows_per_context: int, d: int, store_dtype: StoreDtype) -
     return min(MOST_CONTEXTS_A_CHUNK, _power_of_two_up_to(fitting))
 
 
-def rows_per_chunk_of_arrays(vectors: int, d: int, store_dtype: StoreDtype) -> int:
-    """For rows without contexts: the largest power of two up to 8192 within 64 MiB, but no larger
-    than one chunk of all `vectors` needs (the rest of it would be zeros)."""
+def rows_per_chunk_of_arrays(d: int, store_dtype: StoreDtype) -> int:
+    """For rows without contexts: the largest power of two up to 8192 within 64 MiB."""
     fitting = LARGEST_CHUNK_BYTES // (d * NUMPY_DTYPES[store_dtype].itemsize)
-    needed = 1 << (vectors - 1).bit_length()
-    return min(8192, needed, _power_of_two_up_to(fitting))
+    return min(8192, _power_of_two_up_to(fitting))
 
 
 def _power_of_two_up_to(number: int) -> int:
