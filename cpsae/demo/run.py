@@ -1,5 +1,6 @@
 """The demo: extract, fit and evaluation as the real commands run them, on an embedded model."""
 
+import keyword
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from cpsae.store import open_store
 
 MODEL = Path(__file__).parent / "model"
 LAYER = 3
-SHOWN_FEATURES = 8
+_SHOWN = {"keyword": 3, "indentation": 1, "name": 2, "docstring": 1, "number": 1, "sign": 1}
+"""How many features are shown of each sort of label."""
 
 
 @dataclass(frozen=True)
@@ -60,4 +62,22 @@ def _features(store: Path, run: Path) -> list[FeatureExamples]:
     part = open_store(store).evaluation
     assert part is not None, "an extraction holds rows out"
     found = find_examples(load(run), part, lambda token: str(tokenizer.decode([token])))
-    return found[:SHOWN_FEATURES]
+    return [
+        feature
+        for sort, count in _SHOWN.items()
+        for feature in [f for f in found if sort_of(f.label) == sort][:count]
+    ]
+
+
+def sort_of(label: str) -> str:
+    """What sort of Python text a feature's label is: a key of what is shown."""
+    text = label.strip()
+    if not text:
+        return "line end" if "\n" in label else "indentation"
+    if keyword.iskeyword(text):
+        return "keyword"
+    if text.isidentifier():
+        return "name"
+    if text.isdigit():
+        return "number"
+    return "docstring" if text.startswith(('"""', "'''")) else "sign"

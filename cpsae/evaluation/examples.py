@@ -17,7 +17,7 @@ from cpsae.store.statistics import as_float32
 _BATCH_ROWS = 4096
 _JUDGED = 24
 """Examples by which a feature is judged; fewer of them are shown."""
-_RAREST, _COMMONEST = 20, 0.2
+_RAREST, _COMMONEST = 20, 0.1
 """Features that fire on fewer rows, or a larger share of them, say little."""
 
 
