@@ -78,7 +78,7 @@ def _as_begun_with(run: RunFolder, store: Store) -> Store:
         keys = [chunk.key for part in store.manifest.parts() for chunk in part.chunks()]
     missing = sorted(set(keys) - {chunk.key for chunk in store.chunks})
     if missing:
-        raise damaged(store.path, missing, "missing, but this run was begun with it")
+        raise damaged(store.path, {"missing, but this run was begun with it": missing})
     return store.only(keys)
 
 
@@ -117,8 +117,6 @@ def _fit_locked(
             )
         )
     stopped = job.train(should_stop)
-    if stopped is None and should_stop():  # the evaluation is left for the next time
-        stopped = Stopped(job.schedule.steps, job.schedule.steps)
     if stopped is not None:
         return stopped
     sae = load(run.path, device)
