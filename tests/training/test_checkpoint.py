@@ -1,0 +1,102 @@
+"""Checkpoints: whole or absent, the last few kept, broken ones one clear line."""
+
+import errno
+import os
+
+import pytest
+import torch
+
+from cpsae.errors import DiskError, RunError
+from cpsae.store.commit import write_atomic
+from cpsae.training.checkpoint import (
+    Checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+
+
+def some(step):
+    tensors = {"a": torch.arange(6.0).reshape(2, 3).T * step, "v": torch.ones(2).double() / 3}
+    return Checkpoint(step, tensors, {"feed": {"epoch": 1}, "temperature": 0.1 + 0.2})
+
+
+def test_comes_back_exactly(tmp_path):
+    path = save_checkpoint(tmp_path / "c", some(500), keep=2)
+    assert path.name == "step-000500"
+    back = load_checkpoint(path)
+    assert (back.step, back.state) == (500, some(500).state)
+    for name, tensor in some(500).tensors.items():
+        assert torch.equal(back.tensors[name], tensor)
+        assert back.tensors[name].dtype == tensor.dtype
+
+
+def test_keeps_the_last_and_removes_leftovers(tmp_path):
+    leftover = tmp_path / ".step-000007.tmp"
+    leftover.mkdir()
+    for step in (999_990, 1_000_000, 10_000_000):
+        save_checkpoint(tmp_path, some(step), keep=2)
+    assert [load_checkpoint(path).step for path in list_checkpoints(tmp_path)] == [
+        1_000_000,
+        10_000_000,
+    ]
+    assert not leftover.exists()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_is_no_checkpoint_is_left_alone(tmp_path):
+    save_checkpoint(tmp_path, some(5), keep=1)
+    for name in ("step-old", "step-5.bak", "notes"):
+        (tmp_path / name).mkdir()
+    save_checkpoint(tmp_path, some(6), keep=1)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000006"]
+    assert (tmp_path / "step-old").exists()
+    assert list_checkpoints(tmp_path / "absent") == []
+
+
+@pytest.mark.parametrize("failing", ["state.safetensors", "state.json"])
+def test_a_full_disk_leaves_the_one_before(tmp_path, monkeypatch, failing):
+    before = save_checkpoint(tmp_path, some(10), keep=1)
+
+    def full(path, *buffers):
+        if path.name == failing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_atomic(path, *buffers)
+
+    monkeypatch.setattr("cpsae.training.checkpoint.write_atomic", full)
+    with pytest.raises(DiskError, match="disk is full") as caught:
+        save_checkpoint(tmp_path, some(20), keep=1)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == [before.name]
+    assert load_checkpoint(before).step == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("state.safetensors", b"\x10"),
+        ("state.safetensors", None),
+        ("state.json", b'{"step": 1'),
+        ("state.json", b"[1, 2]"),
+        ("state.json", b"{}"),
+        ("state.json", b"\xff\xfe"),
+        ("state.json", None),
+    ],
+)
+def test_broken_ones_are_one_line(tmp_path, name, content):
+    path = save_checkpoint(tmp_path, some(1), keep=1)
+    (path / name).unlink() if content is None else (path / name).write_bytes(content)
+    with pytest.raises(RunError) as caught:
+        load_checkpoint(path)
+    assert str(path) in str(caught.value)
+    assert "remove this folder to continue from the one before" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_cut_short_anywhere_is_one_line(tmp_path):
+    path = save_checkpoint(tmp_path, some(1), keep=1)
+    whole = (path / "state.safetensors").read_bytes()
+    for length in range(0, len(whole), 11):
+        (path / "state.safetensors").write_bytes(whole[:length])
+        with pytest.raises(RunError):
+            load_checkpoint(path)

@@ -1,0 +1,123 @@
+"""PrefixAdam against torch's optimizer on plain tensors, and against AdamW in float64 numpy."""
+
+import numpy as np
+import pytest
+import torch
+
+from cpsae.config import FitSettings
+from cpsae.sae.initialization import Parameters
+from cpsae.training.optimizer import NAMES, PER_FEATURE, PrefixAdam
+
+N, D = 12, 5
+SHAPES = {"w_enc": (N, D), "b_enc": (N,), "w_dec": (N, D), "b_dec": (D,)}
+
+
+def some(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+
+
+def made(settings, n_enabled):
+    return PrefixAdam(Parameters(**some(0)), settings, n_enabled)
+
+
+def give_gradients(optimizer, gradients):
+    for name, parameter in optimizer.active.items():
+        parameter.grad = gradients[name][: len(parameter)].clone()
+
+
+def lr_of(step):
+    return 1e-2 * min(1, step / 7)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam"])
+def test_all_enabled_is_torchs_own(name):
+    settings = FitSettings(optimizer=name, weight_decay=0.1)
+    optimizer = made(settings, N)
+    plain = {key: torch.nn.Parameter(value) for key, value in some(0).items()}
+    matrices = {"params": [plain["w_enc"], plain["w_dec"]], "weight_decay": 0.1}
+    biases = {"params": [plain["b_enc"], plain["b_dec"]], "weight_decay": 0.0}
+    if name == "adamw":
+        expected = torch.optim.AdamW([matrices, biases])
+    else:
+        expected = torch.optim.Adam(plain.values())
+    for step in range(1, 21):
+        gradients = some(step)
+        give_gradients(optimizer, gradients)
+        for key, parameter in plain.items():
+            parameter.grad = gradients[key]
+        for group in expected.param_groups:
+            group["lr"] = lr_of(step)
+        optimizer.step(lr_of(step))
+        expected.step()
+        for key in NAMES:
+            torch.testing.assert_close(
+                optimizer.weights[key], plain[key].detach(), atol=1e-6, rtol=1e-6
+            )
+
+
+class NumpyAdamW:
+    """METHOD 2 and reading 2: decay on the matrices, masked rows, the run's step in the bias
+    correction."""
+
+    def __init__(self, weights, decay):
+        self.weights = {name: value.numpy().astype(np.float64) for name, value in weights.items()}
+        self.first = {name: np.zeros_like(value) for name, value in self.weights.items()}
+        self.second = {name: np.zeros_like(value) for name, value in self.weights.items()}
+        self.decay = decay
+        self.run_step = 0
+
+    def step(self, gradients, n_enabled, lr):
+        self.run_step += 1
+        for name, weight in self.weights.items():
+            rows = slice(0, n_enabled) if name in PER_FEATURE else slice(None)
+            g = gradients[name].numpy().astype(np.float64)[rows]
+            self.first[name][rows] = 0.9 * self.first[name][rows] + 0.1 * g
+            self.second[name][rows] = 0.999 * self.second[name][rows] + 0.001 * g * g
+            if name in ("w_enc", "w_dec"):
+                weight[rows] *= 1 - lr * self.decay
+            mean = self.first[name][rows] / (1 - 0.9**self.run_step)
+            spread = np.sqrt(self.second[name][rows] / (1 - 0.999**self.run_step))
+            weight[rows] -= lr * mean / (spread + 1e-8)
+
+
+def test_growing_prefix_is_masked_adamw():
+    optimizer = made(FitSettings(weight_decay=0.1), 3)
+    expected = NumpyAdamW(some(0), 0.1)
+    n_enabled = 3
+    for step in range(1, 31):
+        gradients = some(step)
+        give_gradients(optimizer, gradients)
+        optimizer.step(lr_of(step))
+        expected.step(gradients, n_enabled, lr_of(step))
+        for name in NAMES:
+            np.testing.assert_allclose(
+                optimizer.weights[name].numpy(), expected.weights[name], atol=2e-6
+            )
+        for name in PER_FEATURE:
+            assert torch.equal(optimizer.weights[name][n_enabled:], some(0)[name][n_enabled:])
+            for moment in ("exp_avg", "exp_avg_sq"):
+                assert not optimizer.moments[name, moment][n_enabled:].any()
+                assert optimizer.moments[name, moment][:n_enabled].all()
+        if step % 4 == 0 and n_enabled < N:
+            n_enabled = min(N, n_enabled + 2)
+            optimizer.enable(n_enabled)
+        assert float(optimizer.tensors()["optimizer_step"]) == step
+
+
+def test_restored_goes_on_with_the_same_bits():
+    straight = made(FitSettings(), 4)
+    saved = None
+    for step in range(1, 9):
+        give_gradients(straight, some(step))
+        straight.step(lr_of(step))
+        if step == 3:
+            straight.enable(7)
+            saved = {name: tensor.clone() for name, tensor in straight.tensors().items()}
+    resumed = PrefixAdam(Parameters(**some(99)), FitSettings(), 4)
+    resumed.restore(saved, 7)
+    for step in range(4, 9):
+        give_gradients(resumed, some(step))
+        resumed.step(lr_of(step))
+    for name, tensor in straight.tensors().items():
+        assert torch.equal(tensor, resumed.tensors()[name]), name

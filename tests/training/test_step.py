@@ -1,0 +1,226 @@
+"""Whole updates against the method in float64 numpy, its gradients written out by hand."""
+
+import numpy as np
+import pytest
+import reference
+import torch
+
+from cpsae.config import FitSettings
+from cpsae.sae.initialization import initialize
+from cpsae.sae.kinds import load_kind
+from cpsae.sae.normalization import Normalizer
+from cpsae.training.optimizer import NAMES
+from cpsae.training.step import TrainState
+
+N, D, B, ANNEAL = 160, 12, 32, 12
+
+
+def batch(step):
+    rng = np.random.default_rng(step)
+    directions = np.random.default_rng(99).standard_normal((30, D))
+    strengths = rng.exponential(1.0, (B, 30)) * (rng.random((B, 30)) < 0.2)
+    return (strengths @ directions + 0.05 * rng.standard_normal((B, D)) + 0.3).astype(np.float32)
+
+
+def lr_of(step):
+    return 2e-3 * min(1, step / 10)
+
+
+def begun(settings):
+    b_dec = torch.linspace(-0.1, 0.1, D)
+    kind = load_kind(settings.kind).from_settings(settings, n=N, anneal_steps=ANNEAL)
+    weights = initialize(D, N, settings.init, b_dec, settings.seed)
+    return TrainState(weights, kind, Normalizer("layer"), settings, bfloat16=False)
+
+
+class NumpyRun:
+    """The run of METHOD sections 1 to 4 in float64; w_d has one row a feature."""
+
+    def __init__(self, settings, weights):
+        self.s = settings
+        self.w = {name: weights[name].numpy().astype(np.float64) for name in NAMES}
+        self.m = {name: np.zeros_like(value) for name, value in self.w.items()}
+        self.v = {name: np.zeros_like(value) for name, value in self.w.items()}
+        self.run = reference.Run(N, ANNEAL, settings.utilisation, settings.growth)
+        self.step = 0
+
+    def update(self, raw, lr):
+        s, run = self.s, self.run
+        self.step += 1
+        m, temperature = run.n_enabled, run.temperature
+        x = raw.astype(np.float64)
+        x = x - x.mean(1, keepdims=True)
+        x /= np.sqrt((x * x).sum(1, keepdims=True))
+        w_e, b_e, w_d, b_d = (self.w[n][:m] if n != "b_dec" else self.w[n] for n in NAMES)
+        seen = x - b_d if s.center else x
+        f = np.maximum(seen @ w_e.T + b_e, 0)
+        share = self.shares(f, temperature)
+        a = f if share is None else share * f
+        error = a @ w_d + b_d - x
+        scale = 1 / B if s.mse_reduction == "sum" else 1 / (B * D)
+        mse = (error**2).sum() * scale
+        l1 = (a if s.l1_on == "competed" else f).sum() / B
+
+        d_hat = 2 * scale * error
+        d_a = d_hat @ w_d.T + (s.l1 / B * (a > 0) if s.l1_on == "competed" else 0)
+        d_f = d_a if share is None else self.through_competition(d_a, f, share, temperature)
+        d_f = d_f + (s.l1 / B if s.l1_on == "raw" else 0)
+        d_pre = d_f * (f > 0)
+        g = {
+            "w_enc": d_pre.T @ seen,
+            "b_enc": d_pre.sum(0),
+            "w_dec": a.T @ d_hat,
+            "b_dec": d_hat.sum(0) - (d_pre.sum(0) @ w_e if s.center else 0),
+        }
+        g["w_dec"] -= (g["w_dec"] * w_d).sum(1, keepdims=True) * w_d
+        if s.clip:
+            norm = np.sqrt(sum((value**2).sum() for value in g.values()))
+            g = {name: value * min(1, s.clip / norm) for name, value in g.items()}
+        self.adamw(g, m, lr)
+        before = run.n_enabled
+        run.after_update(f)
+        return {
+            "loss": mse + s.l1 * l1,
+            "mse": mse,
+            "l1": l1,
+            "l0": (a != 0).sum() / B,
+            "utilisation": run.rho,
+            "n_enabled": before,
+            "growth": run.n_enabled - before,
+            "temperature": None if share is None else temperature,
+        }
+
+    def shares(self, f, temperature):
+        if self.s.kind == "relu":
+            return None
+        counted = f > 0 if self.s.competition.over == "active" else np.ones_like(f, bool)
+        e = np.exp(f / temperature) * counted
+        return e / np.maximum(e.sum(1, keepdims=True), 1e-300)
+
+    @staticmethod
+    def through_competition(d_a, f, share, temperature):
+        """d loss / d f for a = softmax(f / T) * f."""
+        d_share = d_a * f
+        inner = (d_share * share).sum(1, keepdims=True)
+        return d_a * share + share * (d_share - inner) / temperature
+
+    def adamw(self, g, m, lr):
+        for name, gradient in g.items():
+            rows = slice(0, m) if name != "b_dec" else slice(None)
+            self.m[name][rows] = 0.9 * self.m[name][rows] + 0.1 * gradient
+            self.v[name][rows] = 0.999 * self.v[name][rows] + 0.001 * gradient**2
+            if name in ("w_enc", "w_dec"):
+                self.w[name][rows] *= 1 - lr * self.s.weight_decay
+            mean = self.m[name][rows] / (1 - 0.9**self.step)
+            spread = np.sqrt(self.v[name][rows] / (1 - 0.999**self.step))
+            self.w[name][rows] -= lr * mean / (spread + 1e-8)
+        rows = self.w["w_dec"][:m]
+        rows /= np.sqrt((rows**2).sum(1, keepdims=True))
+
+
+VARIANTS = {
+    "paper": {},
+    "baseline": {"kind": "relu", "growth": "none"},
+    "l1_on=raw": {"l1_on": "raw"},
+    "mse_reduction=mean": {"mse_reduction": "mean", "l1": 0.001},
+    "center": {"center": True},
+    "clip": {"clip": 0.05},
+    "over=active": {"competition": {"over": "active"}},
+    "fixed, any": {"growth": "fixed", "utilisation": "any"},
+    "uniform": {"init": "uniform"},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_thirty_steps_equal_the_method(variant):
+    settings = FitSettings(**VARIANTS[variant])
+    state = begun(settings)
+    expected = NumpyRun(settings, state.optimizer.weights)
+    for step in range(1, 31):
+        result = state.update(torch.from_numpy(batch(step)), lr_of(step))
+        for name, value in expected.update(batch(step), lr_of(step)).items():
+            got = getattr(result, name)
+            if value is None or isinstance(value, int):
+                assert got == value, (step, name)
+            else:
+                tolerance = 0.5 if name == "l0" else 1e-5 * abs(value) + 1e-6
+                assert got == pytest.approx(value, abs=tolerance), (step, name)
+        norms = state.optimizer.weights["w_dec"].double().norm(dim=1)
+        assert (norms - 1).abs().max() < 1e-6
+    for name, value in expected.w.items():
+        np.testing.assert_allclose(state.optimizer.weights[name].numpy(), value, atol=2e-4)
+    if settings.growth != "none":
+        assert state.enabling.n_enabled > 150
+
+
+def test_by_hand_gradients_are_those_of_equation_2():
+    """The reference's own backward pass against differences of reference.loss."""
+    settings = FitSettings()
+    run = NumpyRun(settings, begun(settings).optimizer.weights)
+    got = {}
+    run.adamw = lambda gradients, _m, _lr: got.update(gradients)
+    x = batch(1).astype(np.float64)
+    run.update(batch(1), 0.0)
+    x -= x.mean(1, keepdims=True)
+    x /= np.sqrt((x * x).sum(1, keepdims=True))
+    t_0 = reference.equation_6(0.0, 0, ANNEAL)
+
+    def loss_at(name, index, change):
+        w = {key: value.copy() for key, value in run.w.items()}
+        w[name][index] += change
+        enabled = [w[key][:40] for key in ("w_enc", "b_enc")]
+        return reference.loss(x, *enabled, w["w_dec"][:40].T, w["b_dec"], t_0, settings.l1)
+
+    for name, index in [("w_enc", (3, 4)), ("b_enc", (7,)), ("b_dec", (2,)), ("w_enc", (39, 0))]:
+        slope = (loss_at(name, index, 1e-5) - loss_at(name, index, -1e-5)) / 2e-5
+        assert got[name][index] == pytest.approx(slope, rel=1e-4, abs=1e-7)
+
+
+def test_disabled_features_stay_as_they_were():
+    state = begun(FitSettings())
+    before = {name: value.clone() for name, value in state.optimizer.weights.items()}
+    state.update(torch.from_numpy(batch(1)), 1e-2)
+    for name in ("w_enc", "b_enc", "w_dec"):
+        assert torch.equal(state.optimizer.weights[name][40:], before[name][40:])
+        assert not torch.equal(state.optimizer.weights[name][:40], before[name][:40])
+    assert not state.importance.v_N[40:].any()
+
+
+def test_centring_is_folded_into_the_saved_bias():
+    state = begun(FitSettings(center=True, kind="relu", growth="none"))
+    for step in range(1, 11):
+        state.update(torch.from_numpy(batch(step)), 1e-2)
+    w = {name: value.numpy().astype(np.float64) for name, value in state.optimizer.weights.items()}
+    x = batch(50).astype(np.float64)
+    x -= x.mean(1, keepdims=True)
+    x /= np.sqrt((x * x).sum(1, keepdims=True))
+    expected = np.maximum((x - w["b_dec"]) @ w["w_enc"].T + w["b_enc"], 0)
+    latents = state.autoencoder({}).encode(torch.from_numpy(batch(50)))
+    np.testing.assert_allclose(latents.numpy(), expected, atol=1e-5)
+
+
+def test_measuring_changes_nothing():
+    measured, silent = begun(FitSettings()), begun(FitSettings())
+    for step in range(1, 6):
+        measured.update(torch.from_numpy(batch(step)), 1e-3)
+        assert silent.update(torch.from_numpy(batch(step)), 1e-3, measure=False) is None
+    for name in NAMES:
+        assert torch.equal(measured.optimizer.weights[name], silent.optimizer.weights[name])
+
+
+def test_bfloat16_products_stay_near():
+    settings = FitSettings()
+    exact, rounded = begun(settings), begun(settings)
+    rounded.bfloat16 = True
+    for step in range(1, 11):
+        rows = torch.from_numpy(batch(step))
+        a, b = exact.update(rows, 1e-3), rounded.update(rows, 1e-3)
+    assert b.loss == pytest.approx(a.loss, rel=0.02)
+    assert all(value.dtype == torch.float32 for value in rounded.optimizer.weights.values())
+
+
+def test_finite_sees_a_single_bad_weight():
+    state = begun(FitSettings())
+    assert state.finite()
+    state.optimizer.weights["w_enc"][150, 3] = float("nan")
+    assert not state.finite()
