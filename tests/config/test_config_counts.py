@@ -1,0 +1,46 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cpsae.config import FitSettings, parse_count
+from cpsae.config.resolve import resolve
+from cpsae.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("128", 128),
+        ("10M", 10_000_000),
+        ("512k", 512_000),
+        ("512K", 512_000),
+        ("2B", 2_000_000_000),
+        ("1_000", 1000),
+        (" 7 ", 7),
+        ("1.5k", 1500),
+        ("1.005k", 1005),  # 1.005 * 1000 is not whole in floats
+        ("0.3M", 300_000),
+        ("2.0", 2),
+        ("0", 0),
+    ],
+)
+def test_counts(text, count):
+    assert parse_count(text) == count
+    assert isinstance(parse_count(text), int)
+
+
+@pytest.mark.parametrize("text", ["", "M", "ten", "-5", "1e6", "10 MB", "10Mx", "1.5", "1.0005k"])
+def test_what_is_no_count(text):
+    with pytest.raises(ValueError, match="no count|not a whole number"):
+        parse_count(text)
+
+
+def test_truth_is_no_count():
+    with pytest.raises(SettingsError, match=r"steps = True \(from --set\): True is no count"):
+        resolve(FitSettings, {"--set": {"steps": True}})
+
+
+@given(st.integers(0, 10**12))
+def test_numbers_stay_what_they_are(number):
+    assert parse_count(number) == number
+    assert parse_count(str(number)) == number

@@ -1,0 +1,208 @@
+import json
+
+import pytest
+
+from cpsae.config import ExtractSettings, FitSettings, resolve
+from cpsae.config.presets import preset, preset_names
+from cpsae.config.resolve import (
+    defaults,
+    differences,
+    flatten,
+    nest,
+    parse_assignments,
+    read_recipe,
+)
+from cpsae.errors import SettingsError
+
+STRONGEST_FIRST = ["option", "--set", "recipe r.toml", "preset baseline"]
+
+
+@pytest.mark.parametrize("strongest", range(5))
+def test_precedence_and_origins(strongest):
+    layers = {name: {"l1": 0.5 + i} for i, name in enumerate(STRONGEST_FIRST) if i >= strongest}
+    resolved = resolve(FitSettings, layers)
+    assert resolved.settings.l1 == (0.5 + strongest if layers else 0.04)
+    assert resolved.origins["l1"] == (STRONGEST_FIRST[strongest] if layers else "default")
+    assert resolved.origins["lr"] == "default"
+    assert resolved.origins.keys() == defaults(FitSettings).keys()
+
+
+def test_layers_mix_within_a_group():
+    layers = {"--set": {"temperature.min": 0.01}, "recipe r.toml": {"temperature": {"max": 0.9}}}
+    resolved = resolve(FitSettings, layers)
+    assert (resolved.settings.temperature.min, resolved.settings.temperature.max) == (0.01, 0.9)
+    assert resolved.settings.temperature.base == 0.1
+    assert resolved.origins["temperature.max"] == "recipe r.toml"
+
+
+@pytest.mark.parametrize(
+    ("key", "suggestion"),
+    [
+        ("temperatur.min", "temperature.min"),
+        ("normalise", "normalize"),
+        ("batchsize", "batch_size"),
+    ],
+)
+def test_an_unknown_key_names_its_layer_and_the_nearest(key, suggestion):
+    with pytest.raises(SettingsError, match=rf"--set: .*'{key}'.*did you mean.*{suggestion}"):
+        resolve(FitSettings, {"--set": {key: 1}})
+    with pytest.raises(SettingsError) as caught:
+        resolve(FitSettings, {"recipe r.toml": {"quux": 1}})
+    assert "--print-config" in str(caught.value)
+    assert caught.value.from_file
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("lr", -1),
+        ("lr", 0),
+        ("lr", float("nan")),
+        ("lr", "fast"),
+        ("l1", -0.1),
+        ("steps", 0),
+        ("steps", "1.5"),
+        ("batch_size", 0),
+        ("n_latents", 0),
+        ("k", 0),
+        ("initial_fraction", 0),
+        ("initial_fraction", 1.1),
+        ("importance_beta", 1),
+        ("max_norm", -1),
+        ("lr_decay", 2),
+        ("seed", -1),
+        ("temperature.momentum", 1),
+        ("temperature.base", 0),
+        ("temperature.anneal_steps", -1),
+        ("competition.over", "all"),
+        ("normalize", "batch"),
+        ("utilisation", "median"),
+        ("kind", "gated2"),
+        ("device", "gpu"),
+        ("device", "cuda:x"),
+        ("growth", "slow"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_its_key_and_origin(key, value):
+    with pytest.raises(SettingsError) as caught:
+        resolve(FitSettings, {"--set": nest({key: value})})
+    text = str(caught.value)
+    assert text.startswith(f"{key} = {value!r} (from --set): ")
+    assert "\n" not in text
+    assert not caught.value.from_file
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("layer", -1), ("tokens", 1), ("tokens", "0"), ("vectors", 0), ("dtype", "x")],
+)
+def test_the_same_of_extract(key, value):
+    with pytest.raises(SettingsError, match=rf"^{key} = .* \(from option\): "):
+        resolve(ExtractSettings, {"option": {key: value}})
+
+
+def test_all_wrong_values_are_named_at_once():
+    with pytest.raises(SettingsError) as caught:
+        resolve(FitSettings, {"option": {"lr": "-1"}, "recipe r.toml": {"l1": -1}})
+    assert "lr = '-1' (from option)" in str(caught.value)
+    assert "l1 = -1 (from recipe r.toml)" in str(caught.value)
+    assert caught.value.from_file
+
+
+def test_a_broken_rule_of_a_group_is_blamed_on_who_set_the_group():
+    with pytest.raises(SettingsError) as caught:
+        resolve(FitSettings, {"recipe r.toml": {"temperature": {"min": 0.5}}})
+    assert "temperature.min (0.5) is above temperature.max (0.3)" in str(caught.value)
+    assert "from recipe r.toml" in str(caught.value)
+    assert caught.value.from_file
+
+
+def test_assignments_are_json_where_they_are_json():
+    assert parse_assignments(("l1=0.1", "kind=topk", "steps=null", "center=true", "lr= 1e-3 ")) == {
+        "l1": 0.1,
+        "kind": "topk",
+        "steps": None,
+        "center": True,
+        "lr": 1e-3,
+    }
+    assert parse_assignments(("batch_size=2k",)) == {"batch_size": "2k"}
+    for wrong in ("l1", "=3"):
+        with pytest.raises(SettingsError, match="expected KEY=VALUE"):
+            parse_assignments((wrong,))
+
+
+def test_a_toml_recipe(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text("l1 = 0.1\nbatch_size = '2k'\n[temperature]\nmin = 0.01\n")
+    values = read_recipe(path)
+    assert values == {"l1": 0.1, "batch_size": "2k", "temperature.min": 0.01}
+    assert resolve(FitSettings, {f"recipe {path}": values}).settings.batch_size == 2000
+
+
+def test_a_run_s_config_is_a_recipe_that_repeats_it(tmp_path):
+    settings = FitSettings(l1=0.5, kind="topk", temperature={"min": 0.01})
+    path = tmp_path / "config.json"
+    path.write_text(
+        json.dumps({"settings": settings.model_dump(mode="json"), "preset": "paper", "store": {}})
+    )
+    values = read_recipe(path)
+    repeated = resolve(FitSettings, {f"recipe {path}": values}).settings
+    assert repeated == settings
+    assert repeated.fingerprint() == settings.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("r.toml", "l1 = ", "not well-formed"),
+        ("r.json", "{", "not well-formed"),
+        ("r.json", "[1]", "found a list"),
+        ("r.toml", None, "cannot be read"),
+    ],
+)
+def test_a_broken_recipe_is_named(tmp_path, name, content, text):
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SettingsError, match=text) as caught:
+        read_recipe(path)
+    assert str(path) in str(caught.value)
+    assert caught.value.from_file
+    assert "\n" not in str(caught.value)
+
+
+def test_flatten_and_nest_are_inverse():
+    nested = FitSettings().model_dump(mode="json")
+    assert nest(flatten(nested)) == nested
+
+
+def test_differences_name_key_and_both_values():
+    old, new = FitSettings().model_dump(), FitSettings(temperature={"min": 0.01}).model_dump()
+    assert differences(old, old) == []
+    assert differences(old, new) == ["temperature.min: 0.05, not 0.01"]
+
+
+def test_settings_are_frozen_and_fingerprints_tell_them_apart():
+    settings = FitSettings()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.l1 = 3
+    assert FitSettings(l1=0.04).fingerprint() == settings.fingerprint()
+    assert FitSettings(l1=0.05).fingerprint() != settings.fingerprint()
+
+
+def test_presets():
+    kinds = ["competitive", "relu", "topk", "batchtopk"]
+    assert preset_names()[:2] == ["paper", "baseline"]
+    assert set(kinds) <= set(preset_names())
+    for name in preset_names():
+        settings = resolve(FitSettings, {f"preset {name}": preset(name)}).settings
+        assert settings.max_norm == 10
+        if name in kinds:
+            assert settings.kind == name
+    assert resolve(FitSettings, {"": preset("paper")}).settings == FitSettings()
+    baseline = resolve(FitSettings, {"": preset("baseline")}).settings
+    assert (baseline.kind, baseline.growth) == ("relu", "none")
+    assert preset("relu") == preset("baseline")
+    assert preset("competitive") == preset("paper")
+    with pytest.raises(KeyError):
+        preset("nobody's")
