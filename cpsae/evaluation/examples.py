@@ -49,7 +49,7 @@ def find_examples(
     sae: SparseAutoencoder,
     part: StorePart,
     decode: Callable[[int], str],
-    shown: int = 5,
+    shown: int = 4,
     window: tuple[int, int] = (12, 5),
 ) -> list[FeatureExamples]:
     """Features with their examples among a part's rows, those whose examples agree most first, and
@@ -126,8 +126,8 @@ def _common_text(examples: Sequence[Example]) -> tuple[str, float]:
 
 
 def _distinct(candidates: Sequence[FeatureExamples]) -> list[FeatureExamples]:
-    """The most consistent first, then the most frequent; one for each label."""
+    """The most consistent first, of equals the one that fires least; one for each label."""
     chosen: dict[str, FeatureExamples] = {}
-    for found in sorted(candidates, key=lambda f: (-f.consistency, -f.rate)):
+    for found in sorted(candidates, key=lambda f: (-f.consistency, f.rate)):
         chosen.setdefault(found.label.strip() or found.label, found)
     return list(chosen.values())
