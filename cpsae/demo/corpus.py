@@ -9,12 +9,17 @@ from pathlib import Path
 from cpsae.errors import CorpusError
 from cpsae.store.commit import write_atomic
 
-# Tests repeat themselves, site-packages is not the library, and the third holds a frozen copy.
-_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+TESTS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
+"""Folders that repeat the library or are not of it."""
+TABLES = frozenset({"encodings", "pydoc_data"})
+"""Folders of long tables, which a small sample of the library would drown in."""
 
 
-def library_files(root: Path | None = None) -> list[Path]:
-    """The .py files of the standard library at `root` (default: this Python's), sorted by name.
+def library_files(
+    root: Path | None = None, left_out: frozenset[str] = TESTS | TABLES
+) -> list[Path]:
+    """The .py files of the standard library at `root` (default: this Python's), sorted by name,
+    but for those in folders that are named in `left_out`.
 
     Raises CorpusError where there are none.
     """
@@ -22,7 +27,7 @@ def library_files(root: Path | None = None) -> list[Path]:
     files = sorted(
         file
         for file in root.rglob("*.py")
-        if not _LEFT_OUT.intersection(file.relative_to(root).parts[:-1])
+        if not left_out.intersection(file.relative_to(root).parts[:-1])
     )
     if not files:
         raise CorpusError(

@@ -17,8 +17,8 @@ from cpsae.store.statistics import as_float32
 _BATCH_ROWS = 4096
 _JUDGED = 24
 """Examples by which a feature is judged; fewer of them are shown."""
-_RAREST, _COMMONEST = 20, 0.1
-"""Features that fire on fewer rows, or a larger share of them, say little."""
+_RAREST, _COMMONEST = 0.005, 0.1
+"""Features that fire on a smaller or a larger share of rows say little."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def find_examples(
     strengths, rows, rates = _strongest(sae, part)
     candidates = []
     for feature in range(sae.n_enabled):
-        if rates[feature] > _COMMONEST or rates[feature] * part.vectors < _RAREST:
+        if not _RAREST <= rates[feature] <= _COMMONEST:
             continue
         examples = _examples(part, decode, strengths[:, feature], rows[:, feature], window)
         label, consistency = _common_text(examples)
