@@ -58,6 +58,7 @@ def fit(
     run.refuse_foreign()
     if run.begun and not fresh:
         run.refuse_other(settings, opened)
+        _note_unused(run, opened, on_event)
         if run.complete:
             on_event(Note(f"{run.path} is complete"))
             return FitResult(run.path, read_json(run.summary))
@@ -68,6 +69,19 @@ def fit(
         on_event(Note(f"{run.path} is kept as {set_aside(run.path, 'run')}"))
     with writer_lock(run.path, "run"), _torch_left_as_it_was():
         return _fit_locked(run, opened, settings, preset, device, on_event, should_stop)
+
+
+def _note_unused(run: RunFolder, store: Store, on_event: OnEvent) -> None:
+    """Say where the store has grown since: the run, even a complete one, knows less than it."""
+    keys = run.read_config()["store"].get("chunks")
+    if keys is not None and len(store.chunks) > len(keys):
+        on_event(
+            Note(
+                f"{run.path} keeps to the {len(keys)} chunks that it was begun with, of the "
+                f"store's {len(store.chunks)} by now; --fresh begins again with all",
+                "warning",
+            )
+        )
 
 
 def _as_begun_with(run: RunFolder, store: Store) -> Store:

@@ -6,6 +6,7 @@ is a fair sample of the corpus. The order is a function of (seed, epoch, window)
 the number of threads, so a feed can be continued exactly from its `position`.
 """
 
+import sys
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -90,6 +91,7 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
     def __iter__(self) -> Generator[torch.Tensor, None, None]:
         if get_worker_info() is not None:
             raise RuntimeError("every worker would serve the same rows: take num_workers=0")
+        is_finalizing = sys.is_finalizing
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="feed")
         try:
             queue: deque[tuple[Future[torch.Tensor], FeedPosition]] = deque()
@@ -98,7 +100,10 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
                 if len(queue) > self.read_ahead:
                     yield self._next(queue)
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            # An iterator that nobody closed ends with the interpreter: its threads have ended then,
+            # and modules are gone, so that this function is looked up before.
+            if not is_finalizing():
+                pool.shutdown(wait=True, cancel_futures=True)
 
     def _next(self, queue: deque[tuple[Future[torch.Tensor], FeedPosition]]) -> torch.Tensor:
         future, after = queue.popleft()

@@ -1,6 +1,8 @@
 """The feed against brute force: which rows it serves, in any cut, thread count and continuation."""
 
 import shutil
+import subprocess
+import sys
 import threading
 from collections import Counter
 from itertools import islice
@@ -186,3 +188,15 @@ def test_in_a_data_loader(store, monkeypatch):
 def test_refuses_what_would_never_end(store, wrong):
     with pytest.raises(ValueError, match="from 1"):
         ActivationFeed(store.training, **wrong)
+
+
+def test_an_iterator_left_open_ends_quietly(store):
+    program = (
+        "import sys; from cpsae.store import open_store\n"
+        "from cpsae.training.feed import ActivationFeed\n"
+        "batches = iter(ActivationFeed(open_store(sys.argv[1]).training, 10)); next(batches)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(store.path)], capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")

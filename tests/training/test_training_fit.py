@@ -377,7 +377,9 @@ def test_a_run_on_an_unfinished_store_keeps_to_its_chunks(
     for chunk in absent(plain_store):
         shutil.copy(plain_store.path / chunk.key, partial / chunk.key)
     mark_complete(partial, True)
-    fit(partial, SETTINGS, out=tmp_path / "b")
+    heard.clear()
+    fit(partial, SETTINGS, out=tmp_path / "b", on_event=heard.append)
+    assert "keeps to the 3 chunks that it was begun with, of the store's 11" in heard[0].text
     assert (tmp_path / "a" / "sae.safetensors").read_bytes() == (
         tmp_path / "b" / "sae.safetensors"
     ).read_bytes()
