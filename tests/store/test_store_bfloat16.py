@@ -18,6 +18,7 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # zarr compares with NaN
 def test_every_value_survives_zarr_and_tensorstore_reads_it(tmp_path):
     array = zarr.create_array(
         tmp_path / "a.zarr", shape=(1 << 16,), chunks=(1000,), dtype=EVERY_BIT_PATTERN.dtype
