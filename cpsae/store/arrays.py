@@ -85,24 +85,32 @@ class _Source(NamedTuple):
     rows: npt.NDArray[Any]
     order: npt.NDArray[np.int64]
 
+    def wanted(self, chunk: Chunk) -> npt.NDArray[np.int64]:
+        """The numbers of the rows that go into a chunk."""
+        return self.order[chunk.first_row : chunk.first_row + chunk.n_rows]
+
     def gather(self, chunk: Chunk) -> npt.NDArray[Any]:
-        """The rows of a chunk. Raises NonFiniteError that names the row as its owner counts."""
-        wanted = self.order[chunk.first_row : chunk.first_row + chunk.n_rows]
+        """The rows of a chunk in the store's dtype."""
+        wanted = self.wanted(chunk)
         # A memory-mapped file is read in its own order; the shuffle then happens in memory.
         ranks = np.argsort(wanted, kind="stable")
         rows = np.empty((chunk.n_rows, self.rows.shape[1]), _dtype_of(chunk))
-        with np.errstate(over="ignore", invalid="ignore"):  # found below, and said in words
+        with np.errstate(over="ignore", invalid="ignore"):  # the writer looks, and says it in words
             rows[ranks] = self.rows[wanted[ranks]].astype(rows.dtype)
-        finite = np.isfinite(as_float32(rows)).all(axis=1)
-        if not finite.all():
-            row = int(wanted[~finite].min())
-            if np.isfinite(self.rows[row].astype(np.float64)).all():
-                raise NonFiniteError(
-                    f"{self.name}: row {row} has values too large for {rows.dtype}; "
-                    "take another store_dtype"
-                )
-            raise NonFiniteError(f"{self.name}: row {row} holds NaN or Inf; leave such rows out")
         return rows
+
+    def blame(self, chunk: Chunk, rows: npt.NDArray[Any]) -> str:
+        """What to say of a gathered chunk that is not finite: the row as its owner counts it."""
+        bad = self.wanted(chunk)[~np.isfinite(as_float32(rows)).all(axis=1)]
+        if not bad.size:
+            return f"{self.name}: a row's norm is beyond float32; scale the rows down"
+        row = int(bad.min())
+        if np.isfinite(self.rows[row].astype(np.float64)).all():
+            return (
+                f"{self.name}: row {row} has values too large for {rows.dtype}; "
+                "take another store_dtype"
+            )
+        return f"{self.name}: row {row} holds NaN or Inf; leave such rows out"
 
 
 def _dtype_of(chunk: Chunk) -> np.dtype[Any]:
@@ -111,7 +119,12 @@ def _dtype_of(chunk: Chunk) -> np.dtype[Any]:
 
 def _write(writer: StoreWriter, sources: dict[str, _Source]) -> None:
     for chunk in writer.chunks:
-        writer.write(chunk, sources[chunk.part.name].gather(chunk))
+        source = sources[chunk.part.name]
+        rows = source.gather(chunk)
+        try:
+            writer.write(chunk, rows)
+        except NonFiniteError:
+            raise NonFiniteError(source.blame(chunk, rows)) from None
     writer.finish()
 
 

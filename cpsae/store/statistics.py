@@ -25,6 +25,11 @@ class ChunkStatistics:
     @classmethod
     def of(cls, rows: npt.NDArray[Any]) -> "ChunkStatistics":
         """Of rows (n, d) in any float dtype. A NaN or Inf in a row shows as one in its norm."""
+        with np.errstate(over="ignore", invalid="ignore"):  # as the caller sees in the norms
+            return cls._of(rows)
+
+    @classmethod
+    def _of(cls, rows: npt.NDArray[Any]) -> "ChunkStatistics":
         squared = np.empty(len(rows), dtype=np.float64)
         total = np.zeros(rows.shape[1], dtype=np.float64)
         for start in range(0, len(rows), _BLOCK_ROWS):

@@ -124,6 +124,12 @@ def test_values_that_the_store_s_type_cannot_hold_are_said_to_be_so(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_norm_beyond_float32_is_refused(tmp_path):
+    rows = np.full((20, 5), 3e38, np.float32)
+    with pytest.raises(NonFiniteError, match="norm is beyond float32"):
+        write_store(tmp_path / "a.zarr", rows)
+
+
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     fsync, calls = os.fsync, []
 
