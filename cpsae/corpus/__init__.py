@@ -3,8 +3,9 @@
 Imports no torch: a tokenizer is handed in.
 """
 
+from cpsae.corpus.corpus import Corpus
 from cpsae.corpus.packing import PackedTokens, pack
-from cpsae.corpus.sources import Corpus, documents, identity
+from cpsae.corpus.sources import documents, identity
 from cpsae.corpus.split import PackingPlan
 from cpsae.corpus.tokenizing import SpecialTokens, Tokenizer, find_special_tokens
 

@@ -3,19 +3,17 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cpsae.corpus.corpus import Corpus
 from cpsae.corpus.files import text_of
 from cpsae.errors import CorpusError
-
-if TYPE_CHECKING:
-    from cpsae.corpus.sources import Corpus
 
 _LONGEST_REASON = 200
 _OR_LOCAL = "or give a local file or folder"
 
 
-def read_hub(corpus: "Corpus") -> Iterator[str]:
+def read_hub(corpus: Corpus) -> Iterator[str]:
     """The documents of a data set on the hub, in its order; null gives "".
 
     Raises CorpusError where it is missing, gated, out of reach or without such a split, and
@@ -33,7 +31,7 @@ def read_hub(corpus: "Corpus") -> Iterator[str]:
         raise CorpusError(f"dataset {corpus.dataset}: {explain(error, corpus)}") from error
 
 
-def explain(error: Exception, corpus: "Corpus") -> str:
+def explain(error: Exception, corpus: Corpus) -> str:
     """What went wrong with a data set on the hub, and what to do, in one line.
 
     datasets keeps the hub's own error as a cause at some places and only quotes it at others:
@@ -68,7 +66,7 @@ def explain(error: Exception, corpus: "Corpus") -> str:
     return f"cannot be read from the hub ({type(error).__name__}: {reason}); mend that, {_OR_LOCAL}"
 
 
-def _load(corpus: "Corpus") -> Any:
+def _load(corpus: Corpus) -> Any:
     import datasets
 
     # From version 4 on nothing is ever run; before, silence would mean asking on the terminal.

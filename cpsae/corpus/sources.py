@@ -1,60 +1,13 @@
-"""Where text comes from: a data set as the user names it, and its documents in reading order."""
+"""The documents of a corpus in reading order, and what identifies it."""
 
 import hashlib
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from cpsae.config import ExtractSettings
-from cpsae.corpus.files import SUFFIXES, is_blank, list_files, read_file
+from cpsae.corpus.corpus import Corpus
+from cpsae.corpus.files import is_blank, list_files, read_file
 from cpsae.corpus.hub import read_hub
 from cpsae.errors import CorpusError
-
-_PATH_START = re.compile(r"[/.~]|[A-Za-z]:\\")
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """A data set on the hub, or a local file or folder."""
-
-    dataset: str
-    """As the user gave it."""
-    revision: str | None = None
-    """Branch, tag or commit; of data sets on the hub only."""
-    split: str = "train"
-    """Of data sets on the hub only."""
-    text_field: str = "text"
-    """Of a hub record, .jsonl line or parquet row."""
-    trust_remote_code: bool = False
-
-    @classmethod
-    def from_settings(cls, settings: ExtractSettings) -> "Corpus":
-        """The corpus that an extraction is asked to read."""
-        return cls(
-            dataset=settings.dataset,
-            revision=settings.dataset_revision,
-            split=settings.split,
-            text_field=settings.text_field,
-            trust_remote_code=settings.trust_remote_code,
-        )
-
-    @property
-    def path(self) -> Path:
-        """The local path that `dataset` is, where it is one."""
-        return Path(self.dataset).expanduser()
-
-    @property
-    def is_local(self) -> bool:
-        """Whether `dataset` is a path: it exists, or cannot be meant as the name of a data set."""
-        if "://" in self.dataset:
-            return False
-        return (
-            _PATH_START.match(self.dataset) is not None
-            or self.dataset.count("/") > 1
-            or self.dataset.lower().endswith(SUFFIXES)
-            or self.path.exists()
-        )
 
 
 def documents(corpus: Corpus) -> Iterator[str]:
