@@ -332,13 +332,16 @@ class Trainer:
         )
 
     def _save(self, n_contexts: int | None) -> None:
-        """Checkpoint, export, and validate on the first held-out pieces (None: on all)."""
+        """Checkpoint, export, and validate on n_contexts evenly spaced pieces (None: on all)."""
         state = {"step": self.step, "seconds": self.seconds}
         save_checkpoint(self.work / "checkpoint", self.model, self.optimizer, state)
         export(self.model, self.tokenizer, self.out)
-        loss = validate(self.model, self.held_out.pieces[:n_contexts])
+        pieces = self.held_out.pieces
+        if n_contexts is not None:
+            pieces = pieces[:: max(1, len(pieces) // n_contexts)]
+        loss = validate(self.model, pieces)
         bits = self.held_out.bits_per_byte(loss)
-        which = "all held-out text" if n_contexts is None else f"{n_contexts} held-out pieces"
+        which = "all held-out text" if n_contexts is None else f"{len(pieces)} held-out pieces"
         click.echo(f"step {self.step}  {which}: loss {loss:.4f}, {bits:.3f} bits per byte")
 
 
