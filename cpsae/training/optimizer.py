@@ -1,10 +1,11 @@
-"""Adam over an enabled prefix of the features: torch's own optimizer on views that grow.
+"""Adam over an enabled prefix of the features: torch's own fused update on views that grow.
 
 Rows of disabled features are outside the views, so they get no gradient, no momentum, no decay;
 the step count, and with it the bias correction, is the run's.
 """
 
 import torch
+from torch.optim.adamw import adamw
 
 from cpsae.config.training import FitSettings
 from cpsae.sae.initialization import Parameters
@@ -30,23 +31,10 @@ class PrefixAdam:
             for moment in _MOMENTS
         }
         self.active = {name: torch.nn.Parameter(self.weights[name]) for name in NAMES}
-        self._optimizer = self._build(settings)
         self.steps = {name: self._new_step(weight) for name, weight in self.weights.items()}
+        decay = settings.weight_decay if settings.optimizer == "adamw" else 0.0
+        self._groups = [(DECAYED, decay), (tuple(n for n in NAMES if n not in DECAYED), 0.0)]
         self.enable(n_enabled)
-
-    def _build(self, settings: FitSettings) -> torch.optim.Optimizer:
-        decayed = [self.active[name] for name in DECAYED]
-        plain = [self.active[name] for name in NAMES if name not in DECAYED]
-        if settings.optimizer == "adam":
-            return torch.optim.Adam([*decayed, *plain], lr=settings.lr, fused=True)
-        return torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": settings.weight_decay},
-                {"params": plain, "weight_decay": 0.0},
-            ],
-            lr=settings.lr,
-            fused=True,
-        )
 
     @staticmethod
     def _new_step(weight: torch.Tensor) -> torch.Tensor:
@@ -58,17 +46,35 @@ class PrefixAdam:
         for name, parameter in self.active.items():
             parameter.grad = None
             parameter.data = self._prefix(name, self.weights[name])
-            self._optimizer.state[parameter] = {
-                "step": self.steps[name],
-                **{moment: self._prefix(name, self.moments[name, moment]) for moment in _MOMENTS},
-            }
 
+    @torch.no_grad()
     def step(self, lr: float) -> None:
-        """One update from the gradients on `active`, which are then dropped."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        """One update from the gradients on `active`, which are then dropped.
+
+        Without decay AdamW is Adam. The function, not the class: to make a torch.optim.Optimizer
+        is to import torch's compiler, which takes seconds.
+        """
+        for names, decay in self._groups:
+            adamw(
+                params=[self.active[name] for name in names],
+                grads=[_gradient(self.active[name]) for name in names],
+                exp_avgs=[self._prefix(name, self.moments[name, "exp_avg"]) for name in names],
+                exp_avg_sqs=[
+                    self._prefix(name, self.moments[name, "exp_avg_sq"]) for name in names
+                ],
+                max_exp_avg_sqs=[],
+                state_steps=[self.steps[name] for name in names],
+                fused=True,
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=lr,
+                weight_decay=decay,
+                eps=1e-8,
+                maximize=False,
+            )
+        for parameter in self.active.values():
+            parameter.grad = None
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything to keep for an exact resume, by name: weights, moments, step count."""
@@ -86,3 +92,8 @@ class PrefixAdam:
 
     def _prefix(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         return tensor[: self.n_enabled] if name in PER_FEATURE else tensor
+
+
+def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
+    assert parameter.grad is not None, "backward leaves a gradient on every active weight"
+    return parameter.grad

@@ -1,5 +1,8 @@
 """PrefixAdam against torch's optimizer on plain tensors, and against AdamW in float64 numpy."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -121,3 +124,16 @@ def test_restored_goes_on_with_the_same_bits():
         resumed.step(lr_of(step))
     for name, tensor in straight.tensors().items():
         assert torch.equal(tensor, resumed.tensors()[name]), name
+
+
+def test_no_compiler_is_imported():
+    """Seconds at the start of every fit."""
+    program = (
+        "import sys; from cpsae.config import FitSettings\n"
+        "from cpsae.sae.initialization import initialize\n"
+        "from cpsae.training.optimizer import PrefixAdam\n"
+        "import torch; optimizer = PrefixAdam(initialize(3, 4), FitSettings(), 4)\n"
+        "sum(p.sum() for p in optimizer.active.values()).backward(); optimizer.step(0.1)\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
