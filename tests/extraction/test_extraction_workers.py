@@ -1,0 +1,109 @@
+"""Several workers write one store, with the bytes that one alone gives."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from tiny import chunks_of
+
+import cpsae.extraction.prepare as prepare
+from cpsae.errors import SettingsError
+from cpsae.events import Advanced, Started
+from cpsae.extraction.extract import extract
+from cpsae.stages.extract import extract as stage
+from cpsae.store import open_store
+from cpsae.workers import Worker
+
+
+def test_two_workers_of_torchrun_give_the_bytes_of_one(extract_arguments, tmp_path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
+    stores = {"one": [], "two": launcher}
+    outputs = {}
+    for name, prefix in stores.items():
+        arguments = [*extract_arguments(tmp_path / name), "--layer", "2", "--dtype", "bfloat16"]
+        done = subprocess.run(
+            [sys.executable, *prefix, "-m", "cpsae", *arguments, "--json"],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        outputs[name] = done
+    assert chunks_of(tmp_path / "two") == chunks_of(tmp_path / "one")
+    assert open_store(tmp_path / "two").manifest.device.threads == 2
+    assert outputs["two"].stdout.count('"path"') == 1, "one result, whatever the number of workers"
+    assert outputs["two"].stderr.count("is complete") == 1
+
+
+def test_other_ranks_wait_for_the_tokens(settings) -> None:
+    """The follower begins first, and only the leader makes the store."""
+    chosen = settings(layer=0)
+    heard, results = [], {}
+
+    def follow() -> None:
+        results["follower"] = extract(chosen, heard.append, Worker(1, 2, 1))
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    deadline = time.monotonic() + 60
+    while not any("waits for the tokens" in getattr(event, "text", "") for event in heard):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    events = []
+    results["leader"] = extract(chosen, events.append, Worker(0, 2, 0))
+    follower.join()
+    parts = [results[name].computed_chunks for name in ("leader", "follower")]
+    assert min(parts) >= 2 and sum(parts) == 5
+    unbroken = extract(settings(layer=0, store=chosen.store + "2"))
+    assert chunks_of(results["leader"].path) == chunks_of(unbroken.path)
+    (started,) = (e for e in events if isinstance(e, Started) and e.work == "extract")
+    assert started.total == 3300, "the leader reports the rows of all workers"
+    assert [e for e in events if isinstance(e, Advanced)][-1].done == 3300
+
+
+def test_fresh_needs_a_single_worker(settings, monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingsError, match="--fresh: cannot be used with several workers"):
+        stage(settings(), fresh=True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Worker(0, 1, 0)),
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, Worker(3, 4, 1)),
+        ({"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1"}, Worker(5, 8, 1)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, Worker(0, 1, 0)),  # a batch script, no srun
+    ],
+)
+def test_who_one_is_stands_in_the_environment(monkeypatch, environment, expected) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    worker = Worker.from_environment()
+    assert worker == expected
+    assert worker.leads == (expected.rank == 0)
+
+
+def test_several_workers_take_the_threads_of_a_single_one(monkeypatch) -> None:
+    import torch
+
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(prepare, "_threads_of_a_single_worker", lambda: 12)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as torchrun sets it
+    assert prepare.choose_threads(cpu, Worker(0, 2)) == 12
+    assert prepare.choose_threads(cpu, Worker()) == torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # as only a user does
+    assert prepare.choose_threads(cpu, Worker(0, 2)) == torch.get_num_threads()
+    assert prepare.choose_threads(torch.device("cuda"), Worker(0, 2)) is None
+
+
+def test_asking_torch_for_its_threads(monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert prepare._threads_of_a_single_worker() >= 1
