@@ -1,0 +1,193 @@
+"""`cpsae fit` and `cpsae evaluate`: results, repeats, and a line for every bad input."""
+
+import json
+import signal
+
+import pytest
+from refusals import assert_refused
+from tiny import content_of
+
+from cpsae.cli import interrupts
+from cpsae.store.documents import read_manifest, write_manifest
+
+TRAINED = ("--steps", 20, "--batch-size", 64, "--device", "cpu")
+
+
+@pytest.fixture
+def fit(command, store, tmp_path):
+    """fit(*options) on a copy of a small store; later options win."""
+
+    def run(*options: object):
+        return command("fit", "--store", store, "--out", tmp_path / "run", *TRAINED, *options)
+
+    return run
+
+
+def test_a_run_and_its_repetition(fit, tmp_path) -> None:
+    done = fit("--json")
+    content = json.loads(done.out)
+    assert content["path"] == str(tmp_path / "run")
+    assert (content["steps"], content["rows"]) == (20, 1280)
+    before = content_of(tmp_path / "run")
+    again = fit()
+    assert again.code == 0 and f"{tmp_path / 'run'} is complete" in again.err
+    assert "explained_variance" in again.out
+    assert content_of(tmp_path / "run") == before
+
+
+def test_fresh_renames_aside(fit, tmp_path) -> None:
+    fit()
+    before = content_of(tmp_path / "run")
+    done = fit("--fresh", "--seed", 1)
+    assert done.code == 0 and f"run is kept as {tmp_path / 'run.old-1'}" in done.err
+    assert content_of(tmp_path / "run.old-1") == before
+
+
+def test_the_default_folder_names_preset_and_settings(
+    command, store, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ("fit", "--store", store, *TRAINED, "--preset", "topk", "--json")
+    first, second = (json.loads(command(*arguments).out)["path"] for _ in range(2))
+    assert first == second
+    assert first.startswith("runs/topk-") and len(first) == len("runs/topk-") + 8
+
+
+def test_print_config_says_where_each_value_is_from(command, tmp_path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("lr = 0.5\nl1 = 0.5\nseed = 5\n[temperature]\nbase = 0.2\n")
+    arguments = ("--recipe", recipe, "--set", "l1=0.25", "--set", "seed=6", "--seed", "7")
+    done = command("fit", "--preset", "baseline", *arguments, "--print-config", "--json")
+    found = {key: (value["value"], value["from"]) for key, value in json.loads(done.out).items()}
+    assert found["seed"] == (7, "option")
+    assert found["l1"] == (0.25, "--set")
+    assert found["lr"] == (0.5, f"recipe {recipe}")
+    assert found["temperature.base"] == (0.2, f"recipe {recipe}")
+    assert found["kind"] == ("relu", "preset baseline")
+    assert found["batch_size"] == (2048, "default")
+    plain = command("fit", "--set", "l1=0.25", "--print-config")
+    assert "l1 = 0.25  (--set)\n" in plain.out
+    assert not list(tmp_path.glob("runs*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "text"),
+    [
+        (["--preset", "best"], 2, r"--preset best: expected one of paper, baseline, "),
+        (["--set", "l1"], 2, r"--set l1: expected KEY=VALUE, like --set l1=0.04"),
+        (["--set", "stepz=1"], 2, r"--set: there is no setting 'stepz': did you mean steps"),
+        (["--set", "l1=-1"], 2, r"l1 = -1 \(from --set\): .* greater than or equal to 0"),
+        (["--set", "normalize=best"], 2, r"normalize = 'best' \(from --set\): "),
+        (["--set", "temperature.min=1"], 2, r"temperature.min \(1.0\) is above temperature.max"),
+        (["--steps", "0"], 2, r"steps = '0' \(from option\): "),
+        (["--lr", "fast"], 2, r"lr = 'fast' \(from option\): "),
+        (["--lr", "nan"], 2, r"lr = 'nan' \(from option\): "),
+        (["--batch-size", "1M"], 1, r"batch_size 1000000 is above the store's 3000 training rows"),
+        (["--recipe", "/no/such.toml"], 1, r"recipe /no/such.toml: cannot be read"),
+        (["--store", "/no/such.zarr"], 1, r"/no/such.zarr: no such store; give the folder that"),
+        (["--device", "tpu"], 2, r"device = 'tpu' \(from option\)"),
+    ],
+)
+def test_bad_options(fit, tmp_path, options, code, text) -> None:
+    assert_refused(lambda: fit(*options), tmp_path, code, text)
+
+
+def test_a_folder_that_is_no_store(fit, tmp_path) -> None:
+    (tmp_path / "folder").mkdir()
+    text = r"folder: is no store \(it has no zarr.json\); give the folder that `cpsae extract`"
+    assert_refused(lambda: fit("--store", tmp_path / "folder"), tmp_path, 1, text)
+
+
+def test_broken_metadata(fit, store, tmp_path) -> None:
+    (store / "zarr.json").write_text("{")
+    assert_refused(fit, tmp_path, 1, r"zarr.json: is not readable JSON .*; restore this file from")
+
+
+@pytest.mark.parametrize("key", ["activations/c/1/0", "tokens/c/0/0", "statistics/norms/c/0"])
+def test_a_missing_chunk(fit, store, tmp_path, key) -> None:
+    (store / key).unlink()
+    assert_refused(fit, tmp_path, 1, rf"{key}: missing; run `cpsae verify .*acts.zarr --repair`")
+
+
+def test_a_truncated_chunk(fit, store, tmp_path) -> None:
+    with (store / "activations/c/1/0").open("r+b") as file:
+        file.truncate(1000)
+    assert_refused(fit, tmp_path, 1, r"activations/c/1/0: not \d+ bytes long \(cut short or forei")
+
+
+def test_a_flipped_bit_is_found_before_anything_is_learned_from_it(fit, store) -> None:
+    flip(store / "activations/c/1/0")
+    done = fit()
+    assert done.code == 1
+    assert "activations/c/1/0: corrupt (its checksum does not match" in done.err.splitlines()[-1]
+    assert "Traceback" not in done.err
+
+
+def test_an_unfinished_store_needs_allow_partial(fit, store, tmp_path) -> None:
+    manifest = read_manifest(store)
+    write_manifest(store, manifest.model_copy(update={"complete": False}))
+    (store / "activations/c/2/0").unlink()
+    text = r"is unfinished \(4 of 5 chunks\); run the same `cpsae extract` command again to finish"
+    assert_refused(fit, tmp_path, 1, text)
+    assert fit("--allow-partial").code == 0
+
+
+def test_other_settings_list_each_difference(fit, tmp_path) -> None:
+    fit()
+    text = r"begun with other settings \(l1: 0.04, not 0.5; seed: 0, not 9\); give the same ones,"
+    assert_refused(lambda: fit("--seed", 9, "--l1", "0.5"), tmp_path, 1, text)
+
+
+def test_a_second_process(fit, tmp_path) -> None:
+    from cpsae.store.commit import writer_lock
+
+    with writer_lock(tmp_path / "run", "run"):
+        text = r"another process \(pid \d+\) is writing this run; wait until it ends or stop it"
+        assert_refused(fit, tmp_path, 1, text)
+
+
+def test_several_workers(fit, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert_refused(fit, tmp_path, 1, r"fit runs in one process so far; start it without torchrun")
+
+
+def test_a_stop_writes_a_checkpoint_and_the_command_continues(fit, monkeypatch) -> None:
+    """The signal comes with the report of step 10, and is answered there."""
+    from cpsae.training import fit as module
+
+    log = module.MetricsLog.append
+
+    def append(self, row) -> None:
+        log(self, row)
+        if row["step"] == 10:
+            interrupts._handle(signal.SIGTERM, None)
+
+    interrupts._received.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(module.MetricsLog, "append", append)
+        stopped = fit()
+    interrupts._received.clear()
+    assert stopped.code == 143
+    last = stopped.err.splitlines()[-1]
+    assert last == "stopped at 50%; run the same command again to continue"
+    again = fit()
+    assert again.code == 0 and "continuing after step 10" in again.err
+
+
+def test_evaluate_repeats_the_held_out_metrics(fit, command, tmp_path) -> None:
+    summary = json.loads(fit("--json").out)
+    done = command("evaluate", tmp_path / "run", "--json")
+    metrics = json.loads(done.out)
+    assert metrics["explained_variance"] == pytest.approx(summary["explained_variance"])
+    assert "explained_variance" in command("evaluate", tmp_path / "run").out
+
+
+def test_evaluate_of_no_run(command, tmp_path) -> None:
+    assert_refused(lambda: command("evaluate", tmp_path / "x"), tmp_path, 1, r"x: no such run; gi")
+
+
+def flip(file) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)

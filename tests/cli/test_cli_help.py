@@ -1,0 +1,83 @@
+"""Help: quick, complete, and true to the settings' defaults."""
+
+import subprocess
+import sys
+
+import pytest
+
+from cpsae.cli.extract import OPTIONS as EXTRACT_OPTIONS
+from cpsae.cli.fit import OPTIONS as FIT_OPTIONS
+from cpsae.cli.main import _COMMANDS, cli
+from cpsae.config import ExtractSettings, FitSettings, parse_count
+from cpsae.config.resolve import defaults
+
+HEAVY = ("torch", "pydantic", "zarr", "numpy", "transformers", "rich")
+
+
+@pytest.mark.parametrize("name", ["", *_COMMANDS])
+def test_help_imports_nothing_heavy(name) -> None:
+    code = (
+        "import sys\n"
+        f"sys.argv = ['cpsae', *{name!r}.split(), '--help']\n"
+        "from cpsae.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        f"print('LOADED', *[m for m in {HEAVY} if m in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Usage: cpsae")
+    assert done.stdout.strip().splitlines()[-1] == "LOADED"
+
+
+@pytest.mark.parametrize(
+    ("settings_class", "options"),
+    [(ExtractSettings, EXTRACT_OPTIONS), (FitSettings, FIT_OPTIONS)],
+    ids=["extract", "fit"],
+)
+def test_defaults_in_help_are_the_settings(settings_class, options) -> None:
+    known = defaults(settings_class)
+    for option in options:
+        default = known[option.key]
+        if option.default == "":
+            assert default is None, option.flag
+        elif isinstance(default, int | float):
+            assert (
+                float(parse_count(option.default)) == default
+                if "M" in option.default
+                else (float(option.default) == default)
+            ), option.flag
+        else:
+            assert option.default == default, option.flag
+
+
+def test_every_extract_setting_has_an_option() -> None:
+    flags = {"keep_bos", "trust_remote_code"}
+    assert {option.key for option in EXTRACT_OPTIONS} | flags == set(defaults(ExtractSettings))
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_the_list_of_commands_says_what_each_says_itself(name) -> None:
+    from click import Context
+
+    found = cli.get_command(Context(cli), name)
+    assert found is not None and found.short_help == _COMMANDS[name][1]
+
+
+def test_no_arguments_show_the_help(command) -> None:
+    done = command()
+    assert (done.code, done.err) == (0, "")
+    assert "cpsae extract --layer 19 --tokens 128" in done.out
+
+
+def test_version(command) -> None:
+    import cpsae
+
+    assert command("--version").out.strip() == f"cpsae, version {cpsae.__version__}"
+
+
+def test_the_module_runs_like_the_command(cpsae) -> None:
+    done = cpsae("extract", "--tokens", "0")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: tokens = 0 (from option)")
+    assert done.stdout == ""

@@ -1,0 +1,77 @@
+"""`cpsae info`: what is in a store or a run, whatever state it is in."""
+
+import json
+
+import pytest
+from refusals import assert_refused
+from tiny import content_of
+
+from cpsae.store.documents import read_manifest, write_manifest
+
+
+def test_a_store(command, finished) -> None:
+    before = content_of(finished)
+    content = json.loads(command("info", finished, "--json").out)
+    assert (content["kind"], content["complete"]) == ("store", True)
+    assert content["chunks"] == content["chunks_present"] == 5
+    assert (content["layer"], content["hook"]) == (19, "output of block 19 = hidden_states[20]")
+    assert content["first_position_dropped"] is True
+    assert content["rows_over_10_medians"] == 0
+    assert content["bytes"] == sum(f.stat().st_size for f in finished.rglob("*") if f.is_file())
+    table = command("info", finished).out
+    assert "vectors" in table and "3,000" in table
+    assert content_of(finished) == before
+
+
+def test_an_unfinished_store(command, store) -> None:
+    write_manifest(store, read_manifest(store).model_copy(update={"complete": False}))
+    for chunk in ("activations/c/1/0", "activations/c/2/0"):
+        (store / chunk).unlink()
+    content = json.loads(command("info", store, "--json").out)
+    assert (content["complete"], content["chunks_present"]) == (False, 3)
+
+
+def test_a_store_without_tokens(command, store) -> None:
+    marks = {"complete": False, "tokens_complete": False}
+    write_manifest(store, read_manifest(store).model_copy(update=marks))
+    assert json.loads(command("info", store, "--json").out)["complete"] is False
+
+
+def test_a_run_finished_and_not(command, store, tmp_path) -> None:
+    run = tmp_path / "run"
+    command("fit", "--store", store, "--out", run, "--steps", 10, "--batch-size", 64)
+    content = json.loads(command("info", run, "--json").out)
+    assert (content["kind"], content["complete"], content["last_step"]) == ("run", True, 10)
+    assert "explained_variance" in content
+    (run / "summary.json").unlink()
+    with (run / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 2')  # a line that is being written
+    content = json.loads(command("info", run, "--json").out)
+    assert (content["complete"], content["last_step"]) == (False, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        (
+            "config.json",
+            '{"model_type": "gemma2"}',
+            r"folder: is no run; its config",
+        ),
+        ("config.json", "[]", r"config.json: expected a JSON object"),
+        ("config.json", "{", r"config.json: is not readable JSON"),
+        ("zarr.json", "{", r"zarr.json: is not readable JSON"),
+        ("zarr.json", '{"zarr_format": 3}', r"folder: is a Zarr group but no cpsae store"),
+        ("notes.txt", "", r"folder: is no store \(it has no zarr.json\)"),
+    ],
+)
+def test_what_is_neither(command, tmp_path, name, content, text) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / name).write_text(content)
+    assert_refused(lambda: command("info", folder), tmp_path, 1, text)
+
+
+def test_what_is_not_there(command, tmp_path) -> None:
+    assert_refused(lambda: command("info", tmp_path / "x"), tmp_path, 1, r"x: no such store; give")
+    assert command("info").code == 2
