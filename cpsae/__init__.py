@@ -27,13 +27,19 @@ _HOME_OF = {
 __all__ = ["__version__", *_HOME_OF]
 
 if TYPE_CHECKING:
-    from cpsae.config import ExtractSettings, FitSettings
-    from cpsae.errors import CpsaeError
-    from cpsae.sae.autoencoder import SparseAutoencoder, load
-    from cpsae.stages.extract import extract
-    from cpsae.stages.fit import evaluate, fit
-    from cpsae.store import Store, open_store, verify_store, write_store
-    from cpsae.training.feed import ActivationFeed
+    from cpsae.config import ExtractSettings as ExtractSettings
+    from cpsae.config import FitSettings as FitSettings
+    from cpsae.errors import CpsaeError as CpsaeError
+    from cpsae.sae.autoencoder import SparseAutoencoder as SparseAutoencoder
+    from cpsae.sae.autoencoder import load as load
+    from cpsae.stages.extract import extract as extract
+    from cpsae.stages.fit import evaluate as evaluate
+    from cpsae.stages.fit import fit as fit
+    from cpsae.store import Store as Store
+    from cpsae.store import open_store as open_store
+    from cpsae.store import verify_store as verify_store
+    from cpsae.store import write_store as write_store
+    from cpsae.training.feed import ActivationFeed as ActivationFeed
 
 
 def __getattr__(name: str) -> Any:

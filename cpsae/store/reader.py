@@ -49,6 +49,7 @@ class StorePart:
         self.chunks = list(chunks)
         self.vectors = sum(chunk.n_rows for chunk in self.chunks)
         self.d = part.manifest.d
+        self._kept_tokens: tuple[int, npt.NDArray[np.int32]] | None = None
 
     def rows(self, chunk: Chunk) -> npt.NDArray[Any]:
         """Rows (n_rows, d) of a chunk in the store's dtype, mapped and read-only, CRC checked.
@@ -120,16 +121,25 @@ class StorePart:
 
         Raises DamagedStoreError where a file of them is missing or fails its checksum.
         """
-        self._contexts()
-        import zarr
-
-        # zarr would read a missing chunk as zeros, so the files are looked at first.
+        empty = np.empty((0, self._contexts().tokens), np.int32)
         first = contexts.start // TOKEN_CONTEXTS_A_CHUNK
         end = math.ceil(contexts.stop / TOKEN_CONTEXTS_A_CHUNK)
-        for key in self.part.token_keys()[first:end]:
-            checked_bytes(self.path, key)
-        array = zarr.open_array(self.path / f"{self.part.prefix}tokens", mode="r")
-        return np.asarray(array[contexts.start : contexts.stop], dtype=np.int32)
+        blocks = [self._token_chunk(number) for number in range(first, end)]
+        start = contexts.start - first * TOKEN_CONTEXTS_A_CHUNK
+        return np.concatenate([empty, *blocks])[start : start + len(contexts)].copy()
+
+    def _token_chunk(self, number: int) -> npt.NDArray[np.int32]:
+        """One chunk of tokens, decoded; the last one asked for is kept, as the next is often it."""
+        if self._kept_tokens is None or self._kept_tokens[0] != number:
+            import zarr
+
+            # zarr would read a missing chunk as zeros, so the file is looked at first.
+            checked_bytes(self.path, self.part.token_keys()[number])
+            array = zarr.open_array(self.path / f"{self.part.prefix}tokens", mode="r")
+            first = number * TOKEN_CONTEXTS_A_CHUNK
+            block = np.asarray(array[first : first + TOKEN_CONTEXTS_A_CHUNK], dtype=np.int32)
+            self._kept_tokens = number, block
+        return self._kept_tokens[1]
 
     def _contexts(self) -> ContextRecord:
         contexts = self.part.manifest.contexts

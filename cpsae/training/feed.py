@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,11 @@ from cpsae.store.layout import Chunk
 from cpsae.store.reader import StorePart
 
 TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+_probe = [object()]
+_LISTED_ALONE = sys.getrefcount(_probe[0])
+"""References to an object that a list holds and nobody else, as this interpreter counts them."""
+_SPARE_BUFFERS = 4
+"""Kept beyond those that read-ahead fills: the consumer's, and one a thread is filling."""
 _BITS = {2: (np.int16, torch.int16), 4: (np.int32, torch.int32)}
 
 
@@ -85,6 +91,8 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         self.pin_memory = pin_memory
         self.read_ahead = read_ahead
         self.threads = threads
+        self._buffers: list[npt.NDArray[Any]] = []
+        self._buffers_lock = Lock()
         self.n_windows = -(-len(part.chunks) // window_chunks)
         self.dtype = TORCH_DTYPES[part.part.manifest.store_dtype]
 
@@ -171,13 +179,29 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         bits = rows.view(_BITS[self.dtype.itemsize][0])
         return torch.from_numpy(bits).view(self.dtype)
 
+    def _buffer(self) -> torch.Tensor:
+        """Memory for a batch, (batch_size, d) of bits, that was a batch before if possible: the
+        first touch of fresh memory costs as much as the copy into it. torch does so by itself for
+        page-locked memory; for the rest, a buffer is free when the list alone refers to it, since
+        a tensor and all its views hold on to the array that they are over.
+        """
+        bits, torch_bits = _BITS[self.dtype.itemsize]
+        shape = (self.batch_size, self.part.d)
+        if self.pin_memory:
+            return torch.empty(shape, dtype=torch_bits, pin_memory=True)
+        with self._buffers_lock:
+            for index in range(len(self._buffers)):
+                if sys.getrefcount(self._buffers[index]) == _LISTED_ALONE:
+                    return torch.from_numpy(self._buffers[index])
+            fresh = np.empty(shape, dtype=bits)
+            if len(self._buffers) < self.read_ahead + _SPARE_BUFFERS:
+                self._buffers.append(fresh)
+            return torch.from_numpy(fresh)
+
     def _gather(self, pieces: list[tuple[_Window, npt.NDArray[np.int64]]]) -> torch.Tensor:
         """Copy the rows of one batch together. Within a piece they go by chunk and row: which rows
         share a batch is random, and reading them in file order is faster."""
-        bits_dtype = _BITS[self.dtype.itemsize][1]
-        batch = torch.empty(
-            self.batch_size, self.part.d, dtype=bits_dtype, pin_memory=self.pin_memory
-        )
+        batch = self._buffer()
         target = batch.numpy()
         filled = 0
         for window, picked in pieces:
