@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -31,7 +32,7 @@ def main(path: Path) -> None:
         bits = np.random.default_rng(0).integers(0, 1 << 14, (CHUNK_ROWS * CHUNKS, D), np.uint16)
         write_store(path, bits.view(ml_dtypes.bfloat16), bits[:64].view(ml_dtypes.bfloat16))
     part = open_store(path).training
-    array = zarr.open_group(path, mode="r")["activations"]
+    array = cast("zarr.Array[Any]", zarr.open_group(path, mode="r")["activations"])
     tensor = tensorstore.open(
         {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path / "activations")}}
     ).result()

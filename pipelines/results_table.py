@@ -1,6 +1,6 @@
 """The table and the picture of docs/results.md, from the runs that pipelines/smollm2.sh made.
 
-    python pipelines/results_table.py smollm2/runs docs/images/results.svg     (needs matplotlib)
+python pipelines/results_table.py smollm2/runs docs/images/results.svg     (needs matplotlib)
 """
 
 import json
