@@ -17,7 +17,15 @@ from cpsae.store import open_store
 
 MODEL = Path(__file__).parent / "model"
 LAYER = 3
-_SHOWN = {"keyword": 3, "indentation": 1, "name": 2, "docstring": 1, "number": 1, "sign": 1}
+_SHOWN = {
+    "keyword": 2,
+    "import": 1,
+    "indentation": 2,
+    "name": 1,
+    "docstring": 1,
+    "number": 1,
+    "sign": 1,
+}
 """How many features are shown of each sort of label."""
 
 
@@ -45,7 +53,7 @@ def extract_settings(out: Path) -> ExtractSettings:
 
 def fit_settings() -> FitSettings:
     """Stage 2 of the demo: the paper's preset, on a scale of minutes."""
-    return FitSettings(n_latents=512, batch_size=1024, steps=2000, lr=1e-3, device="cpu")
+    return FitSettings(n_latents=1024, batch_size=1024, steps=3000, lr=1e-3, device="cpu")
 
 
 def run_demo(out: Path, on_event: OnEvent = ignore) -> Demo:
@@ -74,6 +82,8 @@ def sort_of(label: str) -> str:
     text = label.strip()
     if not text:
         return "line end" if "\n" in label else "indentation"
+    if text in ("import", "from"):
+        return "import"
     if keyword.iskeyword(text):
         return "keyword"
     if text.isidentifier():

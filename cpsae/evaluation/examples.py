@@ -58,6 +58,7 @@ def find_examples(
     `decode` gives the text of one token id; `window`: tokens of text before and after. Raises
     StoreError where the store holds no tokens.
     """
+    part.tokens(range(0))  # refuses a store without tokens before the work
     strengths, rows, rates = _strongest(sae, part)
     candidates = []
     for feature in range(sae.n_enabled):
