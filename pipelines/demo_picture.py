@@ -3,6 +3,7 @@
 cpsae demo && python pipelines/demo_picture.py demo docs/images/demo.svg
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -19,7 +20,9 @@ def main(demo: Path, picture: Path) -> None:
     terminal.out = Console(record=True, width=104, file=open("/dev/null", "w"), force_terminal=True)  # noqa: SIM115, PTH123
     show(terminal, run_demo(demo))
     picture.parent.mkdir(parents=True, exist_ok=True)
-    terminal.out.save_svg(str(picture), title="cpsae demo")
+    svg = terminal.out.export_svg(title="cpsae demo")
+    # Without rich's fonts from the network: any monospaced one of the reader's will do.
+    picture.write_text(re.sub(r"@font-face \{.*?\}\n", "", svg, flags=re.DOTALL))
 
 
 if __name__ == "__main__":
