@@ -17,7 +17,7 @@ from cpsae.demo.run import run_demo
 def main(demo: Path, picture: Path) -> None:
     """Show a finished demo on a console that records, and save what it shows."""
     terminal = Terminal(quiet=True)
-    terminal.out = Console(record=True, width=104, file=open("/dev/null", "w"), force_terminal=True)  # noqa: SIM115, PTH123
+    terminal.out = Console(record=True, width=114, file=open("/dev/null", "w"), force_terminal=True)  # noqa: SIM115, PTH123
     show(terminal, run_demo(demo))
     picture.parent.mkdir(parents=True, exist_ok=True)
     svg = terminal.out.export_svg(title="cpsae demo")
