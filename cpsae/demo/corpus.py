@@ -37,9 +37,11 @@ def library_files(
     return files
 
 
-def library_documents(root: Path | None = None) -> Iterator[str]:
-    """The text of each file that is UTF-8 and not empty."""
-    for file in library_files(root):
+def library_documents(
+    root: Path | None = None, left_out: frozenset[str] = TESTS | TABLES
+) -> Iterator[str]:
+    """The text of each of `library_files` that is UTF-8 and not empty."""
+    for file in library_files(root, left_out):
         try:
             text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):

@@ -1,9 +1,7 @@
 """The demo model's data: Python's own library as text, its tokenizer, and packed pieces."""
 
 import random
-import sysconfig
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +9,6 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 
 PAD, EOS, BOS = "<pad>", "<eos>", "<bos>"
 PAD_ID, EOS_ID, BOS_ID = 0, 1, 2
-SKIPPED_FOLDERS = frozenset({"site-packages", "test", "tests", "idle_test", "__pycache__"})
 
 # A newline; the indentation after one; one digit; a word, or a run of punctuation, with the
 # space before it; other blanks. Every character falls in exactly one of them.
@@ -28,27 +25,6 @@ PRE_TOKENS = "|".join(
         r"\w",
     ]
 )
-
-
-def library_files() -> list[Path]:
-    """Python's standard library on this machine, without its tests, in sorted order."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    files = root.rglob("*.py")
-    kept = [f for f in files if not SKIPPED_FOLDERS.intersection(f.relative_to(root).parts)]
-    return sorted(kept, key=lambda f: f.relative_to(root).as_posix())
-
-
-def read_documents(files: Iterable[Path]) -> list[str]:
-    """The text of every file that is UTF-8 and not empty."""
-    documents = []
-    for file in files:
-        try:
-            text = file.read_bytes().decode("utf-8")
-        except UnicodeDecodeError:
-            continue
-        if text:
-            documents.append(text)
-    return documents
 
 
 def split_documents(

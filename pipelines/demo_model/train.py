@@ -24,9 +24,7 @@ from code_data import (
     PAD,
     PAD_ID,
     Batches,
-    library_files,
     pack,
-    read_documents,
     split_documents,
     token_stream,
     train_tokenizer,
@@ -36,6 +34,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
 from transformers import Gemma2Config, Gemma2ForCausalLM
+
+from cpsae.demo.corpus import TESTS, library_documents
 
 
 class Section(BaseModel):
@@ -253,7 +253,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, work: Path, out: Path) -> None:
         self.recipe, self.work, self.out = recipe, work, out
         data, training = recipe.data, recipe.training
-        documents = read_documents(library_files())
+        documents = list(library_documents(left_out=TESTS))
         train, held_out = split_documents(documents, data.held_out, recipe.seed)
         self.tokenizer = self._tokenizer(train)
         stream = token_stream(self.tokenizer, train)
