@@ -16,7 +16,7 @@ import torch
 from cpsae.extraction.preflight import memory_errors
 from cpsae.models import TruncatedModel
 from cpsae.store import Chunk, Store, StoreWriter
-from cpsae.store.layout import NUMPY_DTYPES, TOKEN_CONTEXTS_A_CHUNK
+from cpsae.store.layout import NUMPY_DTYPES
 
 _TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _BITS = {2: torch.int16, 4: torch.int32}
@@ -33,7 +33,6 @@ class ChunkPipeline:
         self.manifest = writer.manifest
         self.parts = {"training": store.training, "evaluation": store.evaluation}
         self.dtype = _TORCH_DTYPES[self.manifest.store_dtype]
-        self._block: tuple[tuple[str, int], np.ndarray[Any, Any]] | None = None
         cuda = model.device.type == "cuda"
         self._copies = torch.cuda.Stream(model.device) if cuda else None  # type: ignore[no-untyped-call]
         self._buffers: queue.Queue[torch.Tensor] = queue.Queue()
@@ -63,9 +62,9 @@ class ChunkPipeline:
     def _compute(self, chunk: Chunk, buffer: torch.Tensor) -> "torch.cuda.Event | None":
         """Fill `buffer` with the rows of `chunk`; on a GPU, give the event of the last copy."""
         contexts = self.manifest.contexts
-        if contexts is None:
-            raise ValueError("a store made from arrays has nothing to extract")
-        tokens = torch.from_numpy(self._tokens(chunk))
+        part = self.parts[chunk.part.name]
+        assert contexts is not None and part is not None, "extract refuses stores made from arrays"
+        tokens = torch.from_numpy(part.tokens(chunk.contexts))
         filled = 0
         for batch in torch.split(tokens, contexts.batch_contexts):
             with memory_errors(self.model.description.name, self.model.device):
@@ -79,18 +78,6 @@ class ChunkPipeline:
         ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
         ready.record(self._copies)
         return ready
-
-    def _tokens(self, chunk: Chunk) -> np.ndarray[Any, Any]:
-        """Token ids (contexts, T) of a chunk. Its contexts lie in one block of tokens, which the
-        next chunks share: it is decompressed once."""
-        first = chunk.contexts.start // TOKEN_CONTEXTS_A_CHUNK * TOKEN_CONTEXTS_A_CHUNK
-        key = (chunk.part.name, first)
-        if self._block is None or self._block[0] != key:
-            part = self.parts[chunk.part.name]
-            assert part is not None, "a chunk belongs to a part that there is"
-            last = min(first + TOKEN_CONTEXTS_A_CHUNK, chunk.part.n_contexts)
-            self._block = (key, part.tokens(range(first, last)))
-        return self._block[1][chunk.contexts.start - first : chunk.contexts.stop - first]
 
     def _copy(self, rows: torch.Tensor, target: torch.Tensor) -> None:
         if self._copies is not None:

@@ -1,6 +1,5 @@
 """The loop over chunks: what it hands to the model, and what it does when a writer fails."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,22 +16,6 @@ def pipeline(settings, gemma) -> ChunkPipeline:
     store = open_store(extract(settings(layer=0, vectors=2500)).path)
     model = TruncatedModel.load(find_source(str(gemma)), 0, torch.float32, torch.device("cpu"))
     return ChunkPipeline(model, store, StoreWriter(store.path, store.manifest))
-
-
-def test_tokens_are_those_of_the_chunk_and_read_once_a_block(pipeline, monkeypatch) -> None:
-    part = pipeline.parts["training"]
-    read, tokens = [], part.tokens
-
-    def counted(contexts: range):
-        read.append(contexts)
-        return tokens(contexts)
-
-    monkeypatch.setattr(part, "tokens", counted)
-    chunks = list(part.chunks)
-    found = [pipeline._tokens(chunk) for chunk in chunks]
-    assert len(read) == 1
-    for chunk, block in zip(chunks, found, strict=True):
-        assert np.array_equal(block, tokens(chunk.contexts))
 
 
 def test_chunks_are_reported_once_each_in_order(pipeline) -> None:

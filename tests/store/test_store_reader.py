@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpsae.errors import DamagedStoreError, StoreError
-from cpsae.store import open_store
+from cpsae.store import open_store, reader
 
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
 
@@ -102,6 +102,23 @@ def test_tokens_and_where_a_row_comes_from(finished_stores):
     assert part.origin(69) == (17, 2)
     by_zarr = zarr.open_group(finished_stores["float32"], mode="r")["tokens"][:]
     np.testing.assert_array_equal(by_zarr, expected)
+
+
+def test_a_block_of_tokens_is_decompressed_once(finished_stores, monkeypatch):
+    part = open_store(finished_stores["float32"]).training
+    decompressed = []
+    checked_bytes = reader.checked_bytes
+
+    def counted(path, key):
+        decompressed.append(key)
+        return checked_bytes(path, key)
+
+    monkeypatch.setattr(reader, "checked_bytes", counted)
+    parts = [part.tokens(range(first, first + 3)) for first in range(0, 18, 3)]
+    assert decompressed == ["tokens/c/0/0"]
+    np.testing.assert_array_equal(
+        np.concatenate(parts), building.tokens_of(building.manifest())["training"]
+    )
 
 
 @settings(max_examples=25, deadline=None)
