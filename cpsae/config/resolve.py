@@ -134,12 +134,39 @@ def _one_line(error: ValidationError, origins: Mapping[str, str]) -> str:
     texts = []
     for problem in error.errors():
         key = _key(problem)
-        reason = problem["msg"].removeprefix("Value error, ")
+        reason = _reason(problem)
         blamed = _blamed(key, origins)
         shown = f" = {problem['input']!r}" if key and not isinstance(problem["input"], dict) else ""
         source = f" (from {', '.join(blamed)})" if blamed else ""
         texts.append(f"{key}{shown}{source}: {reason}" if key else reason)
     return "; ".join(texts)
+
+
+_EXPECTED = {
+    "greater_than_equal": "expected {ge} or more",
+    "greater_than": "expected more than {gt}",
+    "less_than_equal": "expected {le} or less",
+    "less_than": "expected less than {lt}",
+    "literal_error": "expected {expected}",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_parsing": "expected a number",
+    "finite_number": "expected a finite number",
+    "bool_parsing": "expected true or false",
+    "string_too_short": "expected a text that is not empty",
+}
+"""Our words for pydantic's types of errors; others keep pydantic's."""
+
+
+def _reason(problem: Any) -> str:
+    template = _EXPECTED.get(problem["type"])
+    if template is None:
+        return str(problem["msg"]).removeprefix("Value error, ")
+    return template.format(**{k: _plain(v) for k, v in problem.get("ctx", {}).items()})
+
+
+def _plain(bound: Any) -> Any:
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
 
 
 def _key(problem: Any) -> str:
