@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _HOME_OF = {
     "extract": "cpsae.stages.extract",
     "fit": "cpsae.stages.fit",
-    "evaluate": "cpsae.stages.fit",
+    "evaluate": "cpsae.stages.evaluate",
     "load": "cpsae.sae.autoencoder",
     "open_store": "cpsae.store",
     "write_store": "cpsae.store",
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from cpsae.errors import CpsaeError as CpsaeError
     from cpsae.sae.autoencoder import SparseAutoencoder as SparseAutoencoder
     from cpsae.sae.autoencoder import load as load
+    from cpsae.stages.evaluate import evaluate as evaluate
     from cpsae.stages.extract import extract as extract
-    from cpsae.stages.fit import evaluate as evaluate
     from cpsae.stages.fit import fit as fit
     from cpsae.store import Store as Store
     from cpsae.store import open_store as open_store

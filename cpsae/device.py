@@ -29,6 +29,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         index = local_rank % available
     if index >= available:
         raise ModelError(f"device '{name}': there are {available} GPUs, cuda:0 is the first")
+    torch.cuda.set_device(index)  # kernels from outside torch run on the current device
     return torch.device("cuda", index)
 
 

@@ -33,13 +33,3 @@ class Worker:
                     int(os.environ[rank]), int(os.environ[count]), int(os.environ.get(local, 0))
                 )
         return cls()
-
-    def device(self, asked: str) -> str:
-        """The device to ask for: `auto` and `cuda` become this worker's own GPU among several."""
-        if self.count == 1 or asked not in ("auto", "cuda"):
-            return asked
-        import torch
-
-        if not torch.cuda.is_available():
-            return asked
-        return f"cuda:{self.local_rank % torch.cuda.device_count()}"

@@ -17,7 +17,7 @@ def command(run: str, store: str | None, **values: Any) -> None:
     Writes RUN/evaluation.json, whose names docs/method.md explains.
     """
     with terminal_of(values) as terminal:
-        from cpsae.stages.fit import evaluate
+        from cpsae.stages.evaluate import evaluate
 
         result = evaluate(run, store, on_event=terminal.on_event)
         if not terminal.result(result.as_json()):

@@ -33,7 +33,7 @@ class Example:
 
 @dataclass(frozen=True)
 class FeatureExamples:
-    """A feature and its strongest examples, one of each context, the strongest first."""
+    """A feature and its strongest examples, the strongest first."""
 
     feature: int
     rate: float
@@ -80,9 +80,11 @@ def _strongest(sae: SparseAutoencoder, part: StorePart) -> tuple[Tensor, Tensor,
     best_rows = torch.zeros((_JUDGED, m), dtype=torch.int64)
     fired = torch.zeros(m, dtype=torch.int64)
     for chunk in part.chunks:
+        mapped = part.rows(chunk)
         for start in range(0, chunk.n_rows, _BATCH_ROWS):
-            rows = part.rows(chunk)[start : start + _BATCH_ROWS]
-            latents = sae.latents(torch.from_numpy(as_float32(rows).copy())).competed
+            rows = mapped[start : start + _BATCH_ROWS]
+            x = torch.from_numpy(as_float32(rows).copy()).to(sae.W_enc.device)
+            latents = sae.latents(x).competed.cpu()
             fired += (latents > 0.01 * latents.amax(1, keepdim=True)).sum(0)
             numbers = chunk.first_row + start + torch.arange(len(rows))
             both = torch.cat([best, latents])

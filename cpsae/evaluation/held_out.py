@@ -52,6 +52,11 @@ def evaluate_held_out(
             f"{store.path}: its rows have d = {store.d}, the autoencoder takes {sae.d}; "
             "give the store that it was trained on, or one of the same model and layer"
         )
+    if max_norm and not store.training.chunks:
+        raise StoreError(
+            f"{store.path}: holds no training rows yet, whose median norm max_norm needs; extract "
+            "some first"
+        )
     bound = max_norm * store.training.median_norm if max_norm else float("inf")
     device = sae.W_enc.device
     counted, all_rows = Metrics(sae.n_latents, device), ReconstructionMetrics()

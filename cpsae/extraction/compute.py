@@ -65,6 +65,8 @@ class ChunkPipeline:
         part = self.parts[chunk.part.name]
         assert contexts is not None and part is not None, "extract refuses stores made from arrays"
         tokens = torch.from_numpy(part.tokens(chunk.contexts))
+        if self._copies is not None:
+            tokens = tokens.pin_memory()
         filled = 0
         for batch in torch.split(tokens, contexts.batch_contexts):
             with memory_errors(self.model.description.name, self.model.device):
@@ -75,7 +77,7 @@ class ChunkPipeline:
             filled += len(rows)
         if self._copies is None:
             return None
-        ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        ready = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         ready.record(self._copies)
         return ready
 

@@ -142,7 +142,7 @@ class _Job:
         self.worker = worker
         self.on_event = on_event
         self.source: ModelSource = find_source(
-            settings.model, settings.revision, settings.trust_remote_code
+            settings.model, _revision(settings, begun), settings.trust_remote_code
         )
         recorded = begun.identity if begun else {}
         attention = settings.attention
@@ -172,13 +172,16 @@ class _Job:
         choose_batch(self.settings, self.description.d, self.computing.device)
         planned = Manifest(**geometry(self.settings, self.description.d), identity={}, software={})
         wanted = store_bytes(planned)
-        there = _bytes_below(self.path) if begun else 0
-        refuse_full_disk(self.path, max(0, wanted - there))
-        parameters = self.description.parameters(self.settings.layer)
+        # What is left to write, not what is there: tokens are counted before their compression.
+        writer = StoreWriter(self.path, begun or planned)
+        left = len(writer.missing(writer.chunks)) / len(writer.chunks)
+        refuse_full_disk(self.path, int(wanted * left))
+        what, parameters = "the used blocks", self.description.parameters(self.settings.layer)
         if self.worker.leads and not (begun and begun.tokens_complete):
-            # the self-test loads the whole model beside the truncated one
+            what += " and the whole model, which a self-test compares them with,"
             parameters += self.description.parameters(self.description.n_layers - 1)
         refuse_small_memory(
+            what,
             parameters,
             self.computing.dtype,
             self.computing.device,
@@ -291,16 +294,19 @@ class _Job:
             )
 
 
+def _revision(settings: ExtractSettings, begun: Manifest | None) -> str | None:
+    """The revision asked for, else the commit that the store was begun with: a branch moves."""
+    if settings.revision or begun is None or begun.model is None:
+        return settings.revision
+    return begun.model.revision if begun.model.id == settings.model else None
+
+
 def existing_manifest_quietly(path: Path) -> Manifest | None:
     """`existing_manifest` for one who watches the store being made."""
     try:
         return existing_manifest(path)
     except StoreError:
         return None
-
-
-def _bytes_below(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _result(path: Path, manifest: Manifest, computed: int, began: float) -> Extraction:

@@ -45,14 +45,15 @@ def refuse_full_disk(path: Path, wanted: int) -> None:
 
 
 def refuse_small_memory(
-    parameters: int, dtype: torch.dtype, device: torch.device, batch_values: int
+    what: str, parameters: int, dtype: torch.dtype, device: torch.device, batch_values: int
 ) -> None:
-    """Raises ModelError where weights and one batch of hidden states exceed the free memory."""
+    """Raises ModelError where the weights of `what` and one batch of hidden states exceed the free
+    memory."""
     wanted = parameters * dtype.itemsize + _BATCH_COPIES * batch_values * dtype.itemsize
     free = free_memory(device)
     if free is not None and wanted > free:
         raise ModelError(
-            f"the used blocks need about {gigabytes(wanted)} of memory in "
+            f"{what} need about {gigabytes(wanted)} of memory in "
             f"{str(dtype).removeprefix('torch.')}, {device} has {gigabytes(free)} free; use a "
             "smaller --batch-contexts, --dtype bfloat16, or another --device"
         )

@@ -8,7 +8,7 @@ Names: B rows, M enabled features.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,6 @@ class Kind(nn.Module, ABC):
     Running values (a temperature, a threshold) are plain float64 scalars, not buffers, so that
     casting a module to another dtype leaves them exact.
     """
-
-    exact_zeros: ClassVar[bool] = False
-    """Whether most latents are exactly 0, so that products may leave them out."""
 
     @classmethod
     @abstractmethod

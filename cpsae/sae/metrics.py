@@ -61,8 +61,11 @@ class ReconstructionMetrics:
         return shift_D
 
 
+LATENT_NAMES = ("l0", "l0_eff", "l1", "dead", "dense", "activation_variance")
+
+
 class LatentMetrics:
-    """l0, l0_eff, l1, dead and dense of latents, and how often each feature fired."""
+    """What `LATENT_NAMES` lists of latents, and how often each feature fired."""
 
     def __init__(self, n: int, device: torch.device | str = "cpu") -> None:
         self.rows = 0
@@ -89,15 +92,17 @@ class LatentMetrics:
         return self.firing_counts.double() / max(self.rows, 1)
 
     def result(self) -> dict[str, float]:
-        """The five values; l0_eff counts latents above 1 % of their row's largest."""
+        """The six values; l0_eff counts latents above 1 % of their row's largest, and
+        activation_variance is the variance over features of the firing rates (reading 17)."""
         if self.rows == 0:
-            return dict.fromkeys(("l0", "l0_eff", "l1", "dead", "dense"), math.nan)
+            return dict.fromkeys(LATENT_NAMES, math.nan)
         return {
             "l0": float(self.firing_counts.sum()) / self.rows,
             "l0_eff": float(self._effective) / self.rows,
             "l1": float(self._l1) / self.rows,
             "dead": float((self.firing_counts == 0).double().mean()),
             "dense": float((self.firing_rates > _DENSE).double().mean()),
+            "activation_variance": float(self.firing_rates.var(correction=0)),
         }
 
     def density(self, bins: int = 50, lowest: float = -6.0) -> tuple[list[float], list[int]]:

@@ -11,9 +11,10 @@ import torch
 from cpsae.config import FitSettings
 from cpsae.device import choose_device
 from cpsae.errors import SettingsError
-from cpsae.evaluation.held_out import HeldOutResult, evaluate_held_out, nothing_held_out
+from cpsae.evaluation.held_out import evaluate_held_out, nothing_held_out
 from cpsae.events import Note, OnEvent, ignore
-from cpsae.sae.autoencoder import SparseAutoencoder, load
+from cpsae.sae.autoencoder import load
+from cpsae.stages.evaluate import write_evaluation
 from cpsae.store import Store, open_store
 from cpsae.store.commit import set_aside, writer_lock
 from cpsae.store.reader import damaged
@@ -21,7 +22,6 @@ from cpsae.store.software import software_versions
 from cpsae.training.begin import refuse_unfit, skipped_rows
 from cpsae.training.fit import Fit, Stopped, machine_of
 from cpsae.training.run_folder import RunFolder, read_json, run_name, write_json
-from cpsae.training.schedule import Schedule
 from cpsae.workers import Worker
 
 
@@ -117,9 +117,11 @@ def _fit_locked(
     should_stop: Callable[[], bool],
 ) -> FitResult | Stopped:
     run.tidy()
+    if run.begun:  # again under the lock: somebody may have begun it since
+        run.refuse_other(settings, store)
     job = Fit(run, store, settings, device, on_event)
     if not run.begun:
-        run.write_config(_config(store, settings, preset, job.schedule, device))
+        run.write_config(_config(store, settings, preset, job))
     on_event(Note(f"run folder: {run.path}"))
     measurable = store.evaluation is not None and bool(store.evaluation.chunks)
     if not measurable:
@@ -145,48 +147,26 @@ def _fit_locked(
         "rows": job.schedule.steps * settings.batch_size,
         "skipped_rows": skipped_rows(store.training, job.feed.norm_bound),
         "n_enabled": sae.n_enabled,
+        "initial_loss": job.state.initial_loss(),
     }
-    _write_evaluation(run, result, store)
+    write_evaluation(run, result, store)
     write_json(run.summary, summary)
     return FitResult(run.path, summary)
 
 
-def _config(
-    store: Store, settings: FitSettings, preset: str, schedule: Schedule, device: torch.device
-) -> dict[str, Any]:
+def _config(store: Store, settings: FitSettings, preset: str, job: Fit) -> dict[str, Any]:
     everything = [chunk for part in store.manifest.parts() for chunk in part.chunks()]
     partial = len(store.chunks) < len(everything)
     return {
         "preset": preset,
         "settings": settings.model_dump(mode="json"),
-        "schedule": schedule.as_json(),
+        "schedule": job.schedule.as_json(),
         "store": {
             "path": str(store.path),
             "identity": store.identity,
             "manifest": store.manifest.model_dump(mode="json"),
             "chunks": [chunk.key for chunk in store.chunks] if partial else None,
         },
-        "machine": machine_of(device),
+        "machine": machine_of(job.device, job.precision),
         "software": software_versions(),
     }
-
-
-def evaluate(
-    run: str | Path, store: str | Path | None = None, *, on_event: OnEvent = ignore
-) -> HeldOutResult:
-    """Metrics of a finished run on the held-out rows of `store` (default: the run's own), which
-    become the run's evaluation.json.
-
-    Raises a CpsaeError where there is no such run or store, or nothing is held out.
-    """
-    folder = RunFolder(run)
-    config = folder.read_config()
-    sae: SparseAutoencoder = load(folder.path, choose_device("auto"))
-    opened = open_store(store or config["store"]["path"], allow_partial=True)
-    result = evaluate_held_out(sae, opened, config["settings"]["max_norm"], on_event)
-    _write_evaluation(folder, result, opened)
-    return result
-
-
-def _write_evaluation(run: RunFolder, result: HeldOutResult, store: Store) -> None:
-    write_json(run.evaluation, {**result.as_json(), "store_identity": store.identity})

@@ -106,7 +106,8 @@ def writer_lock(folder: Path, what: str) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            if _names(path, descriptor):  # not so where the folder was renamed meanwhile
+                path.unlink(missing_ok=True)
             for parent in made:
                 with suppress(OSError):  # not empty: something was written, so it stays
                     parent.rmdir()

@@ -33,7 +33,9 @@ def remove_damaged(path: Path, keys: Sequence[str]) -> list[str]:
             writer = StoreWriter(path, manifest)
             writer.discard(others)
             writer.tidy()
-            if manifest.complete and not writer.missing():
+            # An earlier repair may have been killed between the two marks.
+            was_complete = manifest.complete or manifest.origin == "arrays"
+            if was_complete and not writer.missing():
                 writer.finish()
     return present
 

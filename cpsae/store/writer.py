@@ -13,10 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cpsae.errors import NonFiniteError, StoreError
-from cpsae.store.commit import disk_errors, fsync_folder, temporary_target, write_atomic
+from cpsae.store.commit import TEMPORARY_SUFFIX, disk_errors, fsync_folder, write_atomic
 from cpsae.store.documents import (
-    ROOT,
-    document_keys,
     encode_chunk,
     write_manifest,
     write_skeleton,
@@ -41,7 +39,7 @@ class StoreWriter:
         self.manifest = manifest
         self.chunks = [chunk for part in manifest.parts() for chunk in part.chunks()]
         self.own_chunks = self.chunks[rank::n_workers]
-        self._leads = rank == 0
+        self._alone = n_workers == 1
 
     @classmethod
     def create(cls, path: Path, manifest: Manifest) -> "StoreWriter":
@@ -67,18 +65,14 @@ class StoreWriter:
         return [chunk for chunk in candidates if not (self.path / chunk.key).exists()]
 
     def tidy(self) -> None:
-        """Before a worker begins: remove temporary files that a killed writer left for its own
-        chunks (worker 0 also for tokens and documents), and compute again the statistics that are
-        absent from chunks that are there."""
-        keys = [
-            key
-            for chunk in self.own_chunks
-            for key in (chunk.key, *chunk.statistics_keys().values())
-        ]
-        if self._leads:
-            keys += [ROOT, *document_keys(self.manifest)]
-            keys += [key for part in self.manifest.parts() for key in part.token_keys()]
-        _remove_temporaries([self.path / key for key in keys])
+        """Before a worker begins: compute again the statistics that are absent from chunks that
+        are there, and, where it is the only worker, remove what killed writers left behind.
+
+        Of several workers none does: the lock is the leader's, so a temporary file may be one that
+        another group's worker is writing. `finish` removes them, when nobody writes any more.
+        """
+        if self._alone:
+            self._remove_temporaries()
         for chunk in self.own_chunks:
             if (self.path / chunk.key).exists() and not self._has_statistics(chunk):
                 self._write_statistics(chunk, ChunkStatistics.of(map_rows(self.path, chunk)))
@@ -102,10 +96,11 @@ class StoreWriter:
         return statistics
 
     def finish(self) -> None:
-        """Set the completion mark. Raises StoreError where a chunk is missing."""
+        """Remove leftovers, set the completion mark. StoreError where a chunk is missing."""
         missing = self.missing(self.chunks)
         if missing:
             raise StoreError(f"{self.path}: {len(missing)} chunks are missing: not complete")
+        self._remove_temporaries()
         self._mark(complete=True)
 
     def discard(self, keys: Iterable[str]) -> None:
@@ -116,6 +111,15 @@ class StoreWriter:
                 (self.path / key).unlink(missing_ok=True)
                 if (self.path / key).parent.is_dir():
                     fsync_folder((self.path / key).parent)
+
+    def _remedy(self) -> str:
+        if self.manifest.store_dtype == "float16":
+            return "float16 ends at 65504: take --store-dtype bfloat16, with --fresh"
+        return "check the model, or try another --dtype or --attention"
+
+    def _remove_temporaries(self) -> None:
+        for file in self.path.rglob(f".*{TEMPORARY_SUFFIX}"):
+            file.unlink(missing_ok=True)
 
     def _mark(self, **marks: bool) -> None:
         self.manifest = self.manifest.model_copy(update=marks)
@@ -146,8 +150,7 @@ class StoreWriter:
             context = f" (context {(chunk.first_row + int(bad[0])) // self.manifest.contexts.rows})"
         raise NonFiniteError(
             f"{chunk.key}: {bad.size} rows{where} hold NaN or Inf, the first is row {bad[0]}"
-            f"{context}; nothing of this chunk was written: check the model, or try another "
-            "--dtype or --attention"
+            f"{context}; nothing of this chunk was written: {self._remedy()}"
         )
 
 
@@ -160,16 +163,6 @@ def _write_with_crc(path: Path, *arrays: npt.NDArray[Any]) -> None:
             piece.flags.writeable = False  # the checksum's C code takes read-only buffers alone
             checksum = google_crc32c.extend(checksum, piece)
     write_atomic(path, *raw, checksum.to_bytes(CRC_BYTES, "little"))
-
-
-def _remove_temporaries(targets: Iterable[Path]) -> None:
-    names: dict[Path, set[str]] = {}
-    for target in targets:
-        names.setdefault(target.parent, set()).add(target.name)
-    for folder, wanted in names.items():
-        for entry in folder.iterdir() if folder.is_dir() else ():
-            if temporary_target(entry) in wanted:
-                entry.unlink(missing_ok=True)
 
 
 def _spec(specs: list[ArraySpec], name: str) -> ArraySpec:

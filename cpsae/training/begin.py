@@ -36,10 +36,14 @@ def begin(
     schedule: Schedule,
     device: torch.device,
     *,
+    precision: str = "float32",
     restoring: bool = False,
 ) -> TrainState:
-    """The state before update 1. With `restoring` its weights are about to be replaced, so that no
-    row is read for them. Raises SettingsError where the settings do not fit the store."""
+    """The state before update 1, its products in `precision` (bfloat16 or float32).
+
+    With `restoring` its weights are about to be replaced, so that no row is read for them. Raises
+    SettingsError where the settings do not fit the store.
+    """
     part = feed.part
     refuse_unfit(part, settings)
     n = settings.n_latents or part.d
@@ -49,10 +53,7 @@ def begin(
     b_dec = mean_normalized(feed, normalizer) if mean_matters else None
     weights = initialize(part.d, n, settings.init, b_dec, settings.seed)
     placed = Parameters(*(weight.to(device) for weight in weights))
-    bfloat16 = settings.precision == "bfloat16" or (
-        settings.precision == "auto" and device.type == "cuda"
-    )
-    return TrainState(placed, kind, normalizer, settings, bfloat16)
+    return TrainState(placed, kind, normalizer, settings, precision == "bfloat16")
 
 
 def normalizer_of(part: StorePart, settings: FitSettings, norm_bound: np.float64) -> Normalizer:

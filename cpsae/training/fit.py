@@ -74,6 +74,8 @@ class Fit:
         every = settings.log_every
         self.checkpoint_every = -(-settings.checkpoint_every // every) * every
         self._seconds = 0.0
+        self.precision = self._begun_precision() or precision_of(settings, device)
+        """Of the products: decided once for a run, or another device would change it midway."""
         self.feed = self._new_feed(FeedPosition())
         found = list_checkpoints(run.checkpoints)
         self.state = self._restored(load_checkpoint(found[-1])) if found else self._begun()
@@ -89,6 +91,10 @@ class Fit:
             pin_memory=self.device.type == "cuda",
         )
 
+    def _begun_precision(self) -> str | None:
+        machine = self.run.read_config().get("machine", {}) if self.run.begun else {}
+        return machine.get("precision")
+
     def _begun(self) -> TrainState:
         if self.run.begun:  # but stopped before its first checkpoint
             self._keep_bits(self.run.read_config().get("machine", {}))
@@ -99,11 +105,18 @@ class Fit:
                 f"{self.schedule.anneal_steps} (scale_schedule)"
             )
         torch.manual_seed(self.settings.seed)
-        return begin(self.feed, self.settings, self.schedule, self.device)
+        return begin(self.feed, self.settings, self.schedule, self.device, precision=self.precision)
 
     def _restored(self, checkpoint: Checkpoint) -> TrainState:
         self._keep_bits(checkpoint.state.get("machine", {}))
-        state = begin(self.feed, self.settings, self.schedule, self.device, restoring=True)
+        state = begin(
+            self.feed,
+            self.settings,
+            self.schedule,
+            self.device,
+            precision=self.precision,
+            restoring=True,
+        )
         try:
             state.restore(checkpoint.step, checkpoint.tensors, checkpoint.state)
             self.feed = self._new_feed(FeedPosition(**checkpoint.state["feed"]))
@@ -121,7 +134,7 @@ class Fit:
         if self.device.type == "cpu" and threads != torch.get_num_threads():
             torch.set_num_threads(threads)
             self._note(f"using {threads} threads, as the run was begun with")
-        now = machine_of(self.device)
+        now = machine_of(self.device, self.precision)
         changed = [
             f"{key} {before}, now {now.get(key)}"
             for key, before in machine.items()
@@ -183,7 +196,7 @@ class Fit:
             "settings": self.settings.model_dump(mode="json"),
             "feed": asdict(self.feed.position),
             "seconds": seconds,
-            "machine": machine_of(self.device),
+            "machine": machine_of(self.device, self.precision),
         }
         save_checkpoint(
             self.run.checkpoints, Checkpoint(step, tensors, state), self.settings.keep_checkpoints
@@ -206,11 +219,20 @@ class Fit:
         self.on_event(Note(text, kind))
 
 
-def machine_of(device: torch.device) -> dict[str, Any]:
-    """What the bits of a result depend on beside the code: device and CPU capability, threads."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+def precision_of(settings: FitSettings, device: torch.device) -> str:
+    """bfloat16 or float32: the setting, `auto` decided by the device."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def machine_of(device: torch.device, precision: str) -> dict[str, Any]:
+    """What the bits of a result depend on beside the code."""
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device), "precision": precision}
     return {
-        "device": name,
+        "device": "cpu",
+        "precision": precision,
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
@@ -227,7 +249,7 @@ def hook_of(store: Store) -> dict[str, Any]:
     if manifest.contexts:
         hook |= {
             "tokens": manifest.contexts.tokens,
-            "bos_dropped": manifest.contexts.first_position,
+            "first_position_dropped": bool(manifest.contexts.first_position),
         }
     if manifest.dataset:
         hook["dataset"] = manifest.dataset.id

@@ -20,6 +20,8 @@ from cpsae.sae.normalization import Normalizer
 from cpsae.sae.progressive import Enabling, Importance
 from cpsae.training.optimizer import PrefixAdam
 
+_EARLY_STEPS = 100
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -61,6 +63,8 @@ class TrainState:
         self.device = device
         self.bfloat16 = bfloat16
         self.step = 0
+        self.early_loss = torch.zeros((), dtype=torch.float64, device=device)
+        """Sum of the losses of the first 100 updates (reading 17)."""
 
     def update(self, rows_BD: Tensor, lr: float, measure: bool = True) -> StepResult | None:
         """One update from raw rows (B, D) of any float dtype, at this learning rate.
@@ -73,6 +77,8 @@ class TrainState:
         temperature = self.kind.temperature if measure else None
         latents, parts = self.forward(x_BD)
         parts.loss.backward()  # type: ignore[no-untyped-call]
+        if self.step <= _EARLY_STEPS:
+            self.early_loss += parts.loss.detach()
         self._descend(lr)
         rho = self.importance.observe(latents.raw.detach())
         self.kind.after_step(self.step, rho)
@@ -97,9 +103,9 @@ class TrainState:
         backward included: x needs no gradient, and centring is folded into the bias."""
         weight = self.optimizer.active
         bias: Tensor = weight["b_enc"]
+        if self.settings.center:  # in float32, as it is folded when saved
+            bias = bias - weight["w_enc"] @ weight["b_dec"]
         with self._products():
-            if self.settings.center:
-                bias = bias - weight["w_enc"] @ weight["b_dec"]
             pre = F.linear(x_BD, weight["w_enc"], bias)
             latents = self.kind(pre)
             x_hat = torch.addmm(weight["b_dec"], latents.competed, weight["w_dec"])
@@ -126,6 +132,10 @@ class TrainState:
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
+    def initial_loss(self) -> float:
+        """Mean loss of the first 100 updates, or of all so far (Table 1's "Initial Loss")."""
+        return float(self.early_loss) / max(1, min(self.step, _EARLY_STEPS))
+
     def finite(self) -> bool:
         """Whether every weight is a number; a finite loss says nothing of the update after it."""
         return all(bool(weight.isfinite().all()) for weight in self.optimizer.weights.values())
@@ -133,6 +143,7 @@ class TrainState:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What an exact resume needs: tensors by name, and what JSON can hold."""
         tensors = {**self.optimizer.tensors(), **self.importance.state()}
+        tensors["early_loss"] = self.early_loss
         return tensors, {**self.enabling.state(), "kind": self.kind.running_state()}
 
     def restore(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -140,6 +151,7 @@ class TrainState:
         self.step = step
         self.enabling.load_state(state)
         self.importance.load_state(tensors)
+        self.early_loss.copy_(tensors["early_loss"])
         self.kind.load_running_state(state["kind"])
         self.optimizer.restore(tensors, self.enabling.n_enabled)
 

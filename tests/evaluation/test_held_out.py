@@ -85,6 +85,7 @@ def expected_metrics(sae, rows):
         "l1": a.sum(1).mean(),
         "dead": (rates == 0).mean(),
         "dense": (rates > 0.1).mean(),
+        "activation_variance": rates.var(),
         "explained_variance": 1 - ((x - x_hat) ** 2).sum() / ((x - x.mean(0)) ** 2).sum(),
         "mse": ((x - x_hat) ** 2).mean(),
         "cosine": (dots / np.sqrt((x**2).sum(1) * (x_hat**2).sum(1))).mean(),
@@ -145,6 +146,7 @@ def test_what_is_not_defined_is_null(store, tmp_path, case):
     elif case == "every row skipped":
         result = evaluate_held_out(made(), store, max_norm=1e-6)
         undefined = {"l0", "l0_eff", "explained_variance", "mse", "cosine", "l1", "dead", "dense"}
+        undefined |= {"activation_variance"}
     else:
         result = nothing_held_out(made())
         undefined = {"explained_variance", "explained_variance_all_rows", "dead"}

@@ -37,6 +37,7 @@ def brute_force(x, x_hat, a):
         "l1": np.abs(a).sum(1).mean(),
         "dead": (fired == 0).mean(),
         "dense": (fired > 0.1).mean(),
+        "activation_variance": fired.var(),
         "explained_variance": 1 - ((x - x_hat) ** 2).sum() / ((x - x.mean(0)) ** 2).sum(),
         "mse": ((x - x_hat) ** 2).mean(),
         "cosine": np.mean(cosines),

@@ -119,27 +119,26 @@ def temporary_of(path):
     return leftover
 
 
-def test_tidy_removes_the_leftovers_for_one_s_own_chunks_alone(writer):
-    workers = [StoreWriter(writer.path, writer.manifest, rank, 2) for rank in (0, 1)]
-    own = [
-        [temporary_of(writer.path / worker.own_chunks[0].key)]
-        + [
-            temporary_of(writer.path / key)
-            for key in worker.own_chunks[0].statistics_keys().values()
-        ]
-        for worker in workers
-    ]
-    documents = [
-        temporary_of(writer.path / name)
-        for name in ("zarr.json", "activations/zarr.json", "evaluation/tokens/c/0/0")
-    ]
+def leftovers_in(path):
+    keys = ["activations/c/0/0", "statistics/norms/c/1", "zarr.json", "evaluation/tokens/c/0/0"]
+    return [temporary_of(path / key) for key in keys]
+
+
+def test_the_only_worker_removes_leftovers_of_killed_ones(writer):
+    leftovers = leftovers_in(writer.path)
     (writer.path / "notes.tmp").write_text("of the user")
-    workers[1].tidy()
-    assert not any(path.exists() for path in own[1])
-    assert all(path.exists() for path in own[0] + documents)
-    workers[0].tidy()
-    assert not any(path.exists() for path in own[0] + documents)
+    writer.tidy()
+    assert not any(path.exists() for path in leftovers)
     assert (writer.path / "notes.tmp").exists()
+
+
+def test_one_of_several_workers_leaves_what_another_may_be_writing(store):
+    manifest = read_manifest(store)
+    leftovers = leftovers_in(store)
+    StoreWriter(store, manifest, 1, 2).tidy()
+    assert all(path.exists() for path in leftovers)
+    StoreWriter(store, manifest, 0, 2).finish()
+    assert not any(path.exists() for path in leftovers)
 
 
 def test_absent_statistics_are_computed_again_to_the_byte(store):

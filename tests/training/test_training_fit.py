@@ -27,7 +27,8 @@ from cpsae.errors import (
 )
 from cpsae.events import Note
 from cpsae.sae.autoencoder import load
-from cpsae.stages.fit import evaluate, fit
+from cpsae.stages.evaluate import evaluate
+from cpsae.stages.fit import fit
 from cpsae.store import open_store
 from cpsae.store.commit import write_atomic, writer_lock
 from cpsae.training.fit import Stopped

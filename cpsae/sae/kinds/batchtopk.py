@@ -20,8 +20,6 @@ _MOMENTUM = 0.99
 class BatchTopK(Kind):
     """a = f where f is among the batch's k * B largest (training) or f > threshold (inference)."""
 
-    exact_zeros = True
-
     def __init__(self, k: int, threshold: float = 0.0) -> None:
         super().__init__()
         if k < 1:

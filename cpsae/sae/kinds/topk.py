@@ -12,8 +12,6 @@ from cpsae.sae.kind import Kind, Latents, fitting_k
 class TopK(Kind):
     """a = f where f is among its row's k largest, else 0. With fewer than k enabled, all stay."""
 
-    exact_zeros = True
-
     def __init__(self, k: int) -> None:
         super().__init__()
         if k < 1:
