@@ -6,8 +6,8 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+from cpsae.durable import write_atomic
 from cpsae.errors import CorpusError
-from cpsae.store.commit import write_atomic
 
 TESTS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
 """Folders that repeat the library or are not of it."""

@@ -13,6 +13,7 @@ import torch
 
 from cpsae.config import ExtractSettings
 from cpsae.device import choose_device, choose_dtype
+from cpsae.durable import LOCK_NAME, set_aside, temporary_target, writer_lock
 from cpsae.errors import StoreError
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.extraction.compute import ChunkPipeline
@@ -43,7 +44,6 @@ from cpsae.models import (
     load_tokenizer,
 )
 from cpsae.store import Manifest, StoreWriter, open_store
-from cpsae.store.commit import LOCK_NAME, set_aside, temporary_target, writer_lock
 from cpsae.store.documents import ROOT, read_manifest
 from cpsae.workers import Worker
 

@@ -22,6 +22,7 @@ from cpsae.extraction.identity import (
 )
 from cpsae.extraction.preflight import memory_errors
 from cpsae.models import ModelDescription, ModelSource, TruncatedModel, self_test
+from cpsae.software import software_versions
 from cpsae.store import Manifest
 from cpsae.store.layout import (
     ContextRecord,
@@ -32,7 +33,6 @@ from cpsae.store.layout import (
     TokenizerRecord,
     contexts_per_chunk,
 )
-from cpsae.store.software import software_versions
 from cpsae.workers import Worker
 
 _SAMPLE_TOKENS = 48

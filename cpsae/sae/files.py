@@ -14,6 +14,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from cpsae.durable import write_atomic
 from cpsae.errors import RunError, SettingsError
 from cpsae.sae.kind import Kind
 from cpsae.sae.kinds import load_kind
@@ -71,8 +72,6 @@ def write_run(folder: Path, weights: dict[str, Tensor], description: dict[str, A
     Weights are written as float32 and without metadata, whose keys safetensors orders at random:
     equal weights give equal bytes.
     """
-    from cpsae.store.commit import write_atomic  # brings zarr along, which reading does not need
-
     tensors = {name: t.detach().to("cpu").float().contiguous() for name, t in weights.items()}
     text = json.dumps(description, sort_keys=True, indent=2, allow_nan=False) + "\n"
     write_atomic(folder / WEIGHTS, safetensors.torch.save(tensors))

@@ -10,15 +10,15 @@ import torch
 
 from cpsae.config import FitSettings
 from cpsae.device import choose_device
+from cpsae.durable import set_aside, writer_lock
 from cpsae.errors import SettingsError
 from cpsae.evaluation.held_out import evaluate_held_out, nothing_held_out
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.sae.autoencoder import load
+from cpsae.software import software_versions
 from cpsae.stages.evaluate import write_evaluation
 from cpsae.store import Store, open_store
-from cpsae.store.commit import set_aside, writer_lock
 from cpsae.store.reader import damaged
-from cpsae.store.software import software_versions
 from cpsae.training.begin import refuse_unfit, skipped_rows
 from cpsae.training.fit import Fit, Stopped, machine_of
 from cpsae.training.run_folder import RunFolder, read_json, run_name, write_json

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cpsae.config.extraction import StoreDtype, held_out_rows
+from cpsae.durable import LOCK_NAME, writer_lock
 from cpsae.errors import NonFiniteError, StoreError
-from cpsae.store.commit import LOCK_NAME, writer_lock
+from cpsae.software import software_versions
 from cpsae.store.layout import (
     NUMPY_DTYPES,
     Chunk,
@@ -17,7 +18,6 @@ from cpsae.store.layout import (
     Manifest,
     rows_per_chunk_of_arrays,
 )
-from cpsae.store.software import software_versions
 from cpsae.store.statistics import as_float32
 from cpsae.store.writer import StoreWriter
 

@@ -17,8 +17,8 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 import cpsae.store.bfloat16  # noqa: F401  zarr must know the type before it meets it
+from cpsae.durable import write_atomic
 from cpsae.errors import StoreError
-from cpsae.store.commit import write_atomic
 from cpsae.store.layout import FORMAT_VERSION, ArraySpec, Manifest
 
 ROOT = "zarr.json"

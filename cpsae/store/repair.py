@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from cpsae.durable import writer_lock
 from cpsae.errors import StoreError
-from cpsae.store.commit import writer_lock
 from cpsae.store.documents import document_keys, read_manifest, write_document
 from cpsae.store.layout import Manifest
 from cpsae.store.writer import StoreWriter

@@ -1,7 +1,7 @@
 """Writing a store: created with its tokens, filled chunk by chunk in any order, then completed.
 
 A chunk file that exists is whole, so what is left to do is what is missing. Statistics go to disk
-before their chunk. Whoever writes holds `writer_lock` (see `cpsae.store.commit`) for its group.
+before their chunk. Whoever writes holds `writer_lock` (see `cpsae.durable`) for its group.
 """
 
 from collections.abc import Iterable
@@ -12,8 +12,8 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from cpsae.durable import TEMPORARY_SUFFIX, disk_errors, fsync_folder, write_atomic
 from cpsae.errors import NonFiniteError, StoreError
-from cpsae.store.commit import TEMPORARY_SUFFIX, disk_errors, fsync_folder, write_atomic
 from cpsae.store.documents import (
     encode_chunk,
     write_manifest,

@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from cpsae.durable import disk_errors, fsync_folder, make_folders, write_atomic
 from cpsae.errors import RunError
-from cpsae.store.commit import disk_errors, fsync_folder, make_folders, write_atomic
 
 _NAME = re.compile(r"step-(\d+)")
 _TENSORS = "state.safetensors"

@@ -10,9 +10,9 @@ from typing import Any
 
 from cpsae.config import FitSettings
 from cpsae.config.resolve import differences
+from cpsae.durable import LOCK_NAME, disk_errors, temporary_target, write_atomic
 from cpsae.errors import DifferentSettingsError, RunError
 from cpsae.store import Store
-from cpsae.store.commit import LOCK_NAME, disk_errors, temporary_target, write_atomic
 
 # Settings that change neither the weights nor the files that are compared between runs.
 _FREE = ("device", "checkpoint_every", "keep_checkpoints")

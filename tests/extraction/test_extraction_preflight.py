@@ -11,12 +11,12 @@ import torch
 from tiny import chunks_of, content_of
 from transformers import AutoModelForCausalLM
 
+from cpsae.durable import writer_lock
 from cpsae.errors import BusyError, DiskError, ModelError, NonFiniteError, SettingsError
 from cpsae.extraction import preflight
 from cpsae.extraction.extract import extract
 from cpsae.models import TruncatedModel
 from cpsae.store import open_store
-from cpsae.store.commit import writer_lock
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -6,8 +6,8 @@ import os
 import pytest
 import torch
 
+from cpsae.durable import write_atomic
 from cpsae.errors import DiskError, RunError
-from cpsae.store.commit import write_atomic
 from cpsae.training.checkpoint import (
     Checkpoint,
     list_checkpoints,

@@ -16,6 +16,7 @@ import torch
 from strict_json import read_strictly
 
 from cpsae.config import FitSettings
+from cpsae.durable import write_atomic, writer_lock
 from cpsae.errors import (
     BusyError,
     DamagedStoreError,
@@ -30,7 +31,6 @@ from cpsae.sae.autoencoder import load
 from cpsae.stages.evaluate import evaluate
 from cpsae.stages.fit import fit
 from cpsae.store import open_store
-from cpsae.store.commit import write_atomic, writer_lock
 from cpsae.training.fit import Stopped
 
 SETTINGS = FitSettings(

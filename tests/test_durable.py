@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from cpsae.durable import LOCK_NAME, set_aside, temporary_target, write_atomic, writer_lock
 from cpsae.errors import BusyError, DiskError
-from cpsae.store.commit import LOCK_NAME, set_aside, temporary_target, write_atomic, writer_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from cpsae.store.commit import writer_lock
+from cpsae.durable import writer_lock
 with writer_lock(Path(sys.argv[1]), "store"):
     print("held", flush=True)
     time.sleep(60)
@@ -197,7 +197,7 @@ def test_set_aside_takes_the_first_free_name(tmp_path):
 WRITE = """
 import sys
 from pathlib import Path
-from cpsae.store.commit import write_atomic
+from cpsae.durable import write_atomic
 print("go", flush=True)
 for number in range(10**6):
     write_atomic(Path(sys.argv[1]) / str(number % 50), str(number % 10).encode() * 300_000)
