@@ -172,10 +172,7 @@ class _Job:
         choose_batch(self.settings, self.description.d, self.computing.device)
         planned = Manifest(**geometry(self.settings, self.description.d), identity={}, software={})
         wanted = store_bytes(planned)
-        # What is left to write, not what is there: tokens are counted before their compression.
-        writer = StoreWriter(self.path, begun or planned)
-        left = len(writer.missing(writer.chunks)) / len(writer.chunks)
-        refuse_full_disk(self.path, int(wanted * left))
+        refuse_full_disk(self.path, int(wanted * self._share_left(begun)))
         what, parameters = "the used blocks", self.description.parameters(self.settings.layer)
         if self.worker.leads and not (begun and begun.tokens_complete):
             what += " and the whole model, which a self-test compares them with,"
@@ -195,6 +192,13 @@ class _Job:
                     f"{gigabytes(wanted)} in {self.path}"
                 )
             )
+
+    def _share_left(self, begun: Manifest | None) -> float:
+        """Of the chunks: how much of the store is yet to be written."""
+        if begun is None:
+            return 1.0
+        writer = StoreWriter(self.path, begun)
+        return len(writer.missing(writer.chunks)) / len(writer.chunks)
 
     def prepare(self) -> None:
         """Settle the tokens, test the model, create the store and put the tokens into it."""

@@ -168,8 +168,11 @@ def test_devices_and_types(monkeypatch) -> None:
         choose_device("cuda:1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    current: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     assert choose_device("auto") == torch.device("cuda", 0)
     assert choose_device("cuda", local_rank=3) == torch.device("cuda", 1)
+    assert current == [0, 1]
     with pytest.raises(ModelError, match="there are 2 GPUs"):
         choose_device("cuda:2")
     with pytest.raises(ModelError, match="expected auto, cpu, cuda"):
