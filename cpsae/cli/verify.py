@@ -20,6 +20,7 @@ def command(store: str, repair: bool, **values: Any) -> None:
     with terminal_of(values) as terminal:
         from cpsae.events import Advanced, Finished, Started
         from cpsae.store import verify_store
+        from cpsae.store.repair import remove_damaged, why_not
 
         started = False
 
@@ -32,7 +33,9 @@ def command(store: str, repair: bool, **values: Any) -> None:
 
         found = verify_store(store, on_progress)
         terminal.on_event(Finished())
-        removed = _repair(Path(store), found.problems) if repair and found.problems else []
+        keys = [problem.key for problem in found.problems]
+        repaired = repair and bool(keys)
+        removed = remove_damaged(Path(store), keys) if repaired else []
         content = {
             "store": store,
             "complete": found.complete,
@@ -44,27 +47,21 @@ def command(store: str, repair: bool, **values: Any) -> None:
         if not terminal.result(content):
             for problem in found.problems:
                 terminal.print(f"{problem.key}: {problem.what}")
-            terminal.print(_verdict(store, found, removed))
+            terminal.print(_verdict(store, found, repaired, why_not(Path(store), keys)))
         click.get_current_context().exit(1 if found.problems else 0)
 
 
-def _repair(store: Path, problems: list[Any]) -> list[str]:
-    from cpsae.store.repair import remove_damaged
-
-    return remove_damaged(store, [problem.key for problem in problems])
-
-
-def _verdict(store: str, found: Any, removed: list[str]) -> str:
-    if removed:
+def _verdict(store: str, found: Any, repaired: bool, reason: str | None) -> str:
+    damaged = f"{store}: {len(found.problems)} of {found.files} files are damaged"
+    if repaired:
         return (
-            f"{store}: removed {len(removed)} files; run the same `cpsae extract` command again "
-            "to compute what is gone"
+            f"{damaged}: they are removed, or made again where the rest gives them; if chunks are "
+            "gone, the same `cpsae extract` command again computes them"
         )
+    if found.problems and reason is not None:
+        return f"{damaged}; {reason}"
     if found.problems:
-        return (
-            f"{store}: {len(found.problems)} of {found.files} files are damaged; --repair removes "
-            "them, then `cpsae extract` computes them again"
-        )
+        return f"{damaged}; --repair removes them, then `cpsae extract` computes them again"
     if found.absent:
         return (
             f"{store}: {found.files} files are well; unfinished, {len(found.absent)} chunks to go"

@@ -22,6 +22,7 @@ from cpsae.errors import StoreError
 from cpsae.store.layout import FORMAT_VERSION, ArraySpec, Manifest
 
 ROOT = "zarr.json"
+CONTRADICTION = "does not describe what the manifest says"
 
 
 def write_skeleton(path: Path, manifest: Manifest) -> None:
@@ -106,7 +107,7 @@ def document_problems(path: Path, manifest: Manifest) -> Iterator[tuple[str, str
             yield key, f"not readable JSON ({error})"
             continue
         if _described(document) != _expected(specs.get(key)):
-            yield key, "does not describe what the manifest says"
+            yield key, CONTRADICTION
 
 
 def _specs(manifest: Manifest) -> dict[str, ArraySpec]:

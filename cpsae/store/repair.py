@@ -5,7 +5,14 @@ from pathlib import Path
 
 from cpsae.durable import writer_lock
 from cpsae.errors import StoreError
-from cpsae.store.documents import document_keys, read_manifest, write_document
+from cpsae.store.documents import (
+    CONTRADICTION,
+    ROOT,
+    document_keys,
+    document_problems,
+    read_manifest,
+    write_document,
+)
 from cpsae.store.layout import Manifest
 from cpsae.store.writer import StoreWriter
 
@@ -15,17 +22,16 @@ def remove_damaged(path: Path, keys: Sequence[str]) -> list[str]:
 
     Documents of arrays follow from the manifest, and statistics from their chunk: these are made
     again at once. Where a chunk is gone, so is the completion mark, and an extraction makes it.
-    Raises StoreError, and touches nothing, where nothing could make the files again: the rows of
-    a store made from arrays, or any tokens.
+    Raises StoreError, and touches nothing, where `why_not` gives a reason.
     """
     read_manifest(path)  # no lock file in a folder that is no store
     with writer_lock(path, "store"):
         manifest = read_manifest(path)
         documents = [key for key in keys if key in document_keys(manifest)]
         others = [key for key in keys if key not in documents]
-        lost = [key for key in others if _cannot_be_made_again(manifest, key)]
-        if lost:
-            raise StoreError(f"{path}: {lost[0]} cannot be computed again; restore it from a copy")
+        reason = why_not(path, keys)
+        if reason is not None:
+            raise StoreError(f"{path}: {reason}")
         present = [key for key in keys if (path / key).exists()]
         for key in documents:
             write_document(path, manifest, key)
@@ -38,6 +44,24 @@ def remove_damaged(path: Path, keys: Sequence[str]) -> list[str]:
             if was_complete and not writer.missing():
                 writer.finish()
     return present
+
+
+def why_not(path: Path, keys: Sequence[str]) -> str | None:
+    """Why the damaged files `keys` cannot be repaired, and what to do instead; None where they can.
+
+    A manifest that other documents contradict may be what is wrong, and then every chunk looks
+    damaged that is not: nothing may be removed on its word. Tokens, and the rows of a store made
+    from arrays, follow from nothing else in the store.
+    """
+    manifest = read_manifest(path)
+    others = [key for key, what in document_problems(path, manifest) if what == CONTRADICTION]
+    if others:
+        return (
+            f"{ROOT} and {others[0]} contradict each other, so nothing is removed; restore "
+            f"{ROOT} from a copy, or, where it is the right one, remove the other and repair again"
+        )
+    lost = [key for key in keys if _cannot_be_made_again(manifest, key)]
+    return f"{lost[0]} cannot be computed again; restore it from a copy" if lost else None
 
 
 def _cannot_be_made_again(manifest: Manifest, key: str) -> bool:

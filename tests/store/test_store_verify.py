@@ -174,3 +174,18 @@ def test_repair_of_no_store_makes_no_folder(tmp_path):
     with pytest.raises(StoreError):
         remove_damaged(tmp_path / "nothing", ["activations/c/0/0"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("d", 7), ("rows_per_chunk", 5), ("store_dtype", "float16"), ("vectors", 60)],
+)
+def test_a_wrong_manifest_costs_no_chunk(store, field, value):
+    root = json.loads((store / "zarr.json").read_text())
+    root["attributes"]["cpsae"][field] = value
+    (store / "zarr.json").write_text(json.dumps(root))
+    before = building.files_of(store)
+    keys = [problem.key for problem in verify_store(store).problems]
+    with pytest.raises(StoreError, match="contradict each other, so nothing is removed"):
+        remove_damaged(store, keys)
+    assert building.files_of(store) == before
