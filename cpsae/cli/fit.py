@@ -30,7 +30,7 @@ SHOWN = ("explained_variance", "cosine", "l0", "l0_eff", "dead", "mse")
 
 
 @click.command(short_help="Train a sparse autoencoder on a store.")
-@click.option("--store", default="acts.zarr", show_default=True, metavar="FOLDER", help="Its data.")
+@click.option("--store", metavar="FOLDER", help="Its data.  [default: acts.zarr]")
 @click.option(
     "--preset", metavar="NAME", help="paper, baseline, or a kind of SAE.  [default: paper]"
 )
@@ -45,7 +45,7 @@ SHOWN = ("explained_variance", "cosine", "l0", "l0_eff", "dead", "mse")
 @click.option("--print-config", is_flag=True, help="Print every setting, where it is from; stop.")
 @output_options
 def command(
-    store: str,
+    store: str | None,
     preset: str | None,
     assignments: tuple[str, ...],
     recipe: str | None,
@@ -63,7 +63,9 @@ def command(
     with terminal_of(values) as terminal:
         from cpsae.config import FitSettings
 
-        name = _known_preset(preset or "paper")
+        repeated = _run_of(recipe)
+        store = store or repeated.get("store", "acts.zarr")
+        name = _known_preset(preset or repeated.get("preset", "paper"))
         resolved = resolve_settings(FitSettings, given(OPTIONS, values), assignments, recipe, name)
         if print_config:
             _print_config(terminal, resolved)
@@ -89,6 +91,16 @@ def command(
         if not terminal.result({"path": str(result.path), **result.summary}):
             rows = [(key, result.summary[key]) for key in SHOWN]
             terminal.table(f"{result.path} (held-out rows)", rows)
+
+
+def _run_of(recipe: str | None) -> dict[str, str]:
+    """Store and preset of the run that a recipe repeats; nothing for any other recipe."""
+    from pathlib import Path
+
+    from cpsae.config.resolve import read_run_config
+
+    config = read_run_config(Path(recipe)) if recipe else None
+    return {"store": config["store"]["path"], "preset": config["preset"]} if config else {}
 
 
 def _known_preset(name: str) -> str:

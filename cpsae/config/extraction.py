@@ -47,7 +47,7 @@ class ExtractSettings(Settings):
     """Attention implementation; auto: eager for models with soft-capping, else sdpa."""
     keep_bos: bool = False
     """Store position 0 of each context too (its norm is an outlier in many models)."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Seed of the global shuffle of contexts."""
     trust_remote_code: bool = False
     """Let transformers and datasets run code that a model or data set repository ships."""

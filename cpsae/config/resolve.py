@@ -120,6 +120,16 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return flatten(values)
 
 
+def read_run_config(path: Path) -> dict[str, Any] | None:
+    """The whole config.json of a run, where a recipe is one; None for any other recipe."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else None
+    except (OSError, ValueError):
+        return None  # `read_recipe` says what is wrong with it
+    whole = isinstance(content, dict) and {"settings", "store", "preset"} <= content.keys()
+    return content if whole else None
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One text for each dotted key whose value is not the same, as 'key: old, not new'."""
     before, after = flatten(old), flatten(new)

@@ -107,7 +107,7 @@ class FitSettings(Settings):
     """Shorten warm-up and annealing by steps / 4882 where the run is shorter than the paper's."""
 
     # --- the run
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     device: Device = "auto"
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the matrix products; weights and sums are float32. auto: bfloat16 on a GPU."""
@@ -117,6 +117,13 @@ class FitSettings(Settings):
     checkpoint_every: Count = Field(500, ge=1)
     """Steps between two checkpoints; rounded up to a multiple of log_every."""
     keep_checkpoints: Count = Field(2, ge=1)
+
+    @field_validator("max_norm")
+    @classmethod
+    def _keeps_the_median(cls, value: float) -> float:
+        if 0 < value < 1:
+            raise ValueError("expected 0 (off) or 1 and more: less would leave out the median row")
+        return value
 
     @field_validator("kind")
     @classmethod

@@ -39,8 +39,8 @@ def refuse_full_disk(path: Path, wanted: int) -> None:
     free = shutil.disk_usage(existing).free
     if wanted and wanted + _MARGIN_BYTES > free:
         raise DiskError(
-            f"{path}: the store takes {gigabytes(wanted)} more, the disk has "
-            f"{gigabytes(free)} free; choose another --store or fewer --vectors"
+            f"{path}: the store takes {gigabytes(wanted)} more and {gigabytes(_MARGIN_BYTES)} stay "
+            f"free, the disk has {gigabytes(free)} free; choose another --store or fewer --vectors"
         )
 
 

@@ -191,3 +191,12 @@ def flip(file) -> None:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
+
+
+def test_a_runs_config_repeats_it_store_and_preset_included(fit, command, tmp_path) -> None:
+    assert fit("--preset", "baseline").code == 0
+    recipe = tmp_path / "run/config.json"
+    assert command("fit", "--recipe", recipe, "--out", tmp_path / "again").code == 0
+    for name in ("sae.safetensors", "config.json"):
+        again = (tmp_path / "again" / name).read_bytes()
+        assert again == (tmp_path / "run" / name).read_bytes()
