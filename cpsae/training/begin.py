@@ -51,9 +51,17 @@ def begin(
     kind = load_kind(settings.kind).from_settings(settings, n=n, anneal_steps=schedule.anneal_steps)
     mean_matters = settings.init == "tied" and not restoring
     b_dec = mean_normalized(feed, normalizer) if mean_matters else None
-    weights = initialize(part.d, n, settings.init, b_dec, settings.seed)
-    placed = Parameters(*(weight.to(device) for weight in weights))
-    return TrainState(placed, kind, normalizer, settings, precision == "bfloat16")
+    try:
+        weights = initialize(part.d, n, settings.init, b_dec, settings.seed)
+        placed = Parameters(*(weight.to(device) for weight in weights))
+        return TrainState(placed, kind, normalizer, settings, precision == "bfloat16")
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU the text alone tells
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise SettingsError(
+            f"n_latents {n}: the weights of {n:,} x {part.d} and their moments do not fit the "
+            f"memory of {device}; take a smaller --n-latents"
+        ) from None
 
 
 def normalizer_of(part: StorePart, settings: FitSettings, norm_bound: np.float64) -> Normalizer:

@@ -71,3 +71,9 @@ def test_restoring_reads_no_row(store, monkeypatch):
     feed = ActivationFeed(store.training, 10)
     monkeypatch.setattr(store.training, "rows", lambda _chunk: pytest.fail("read"))
     begin(feed, settings, Schedule.of(settings, 300), CPU, restoring=True)
+
+
+def test_weights_that_no_memory_holds_are_one_line(store):
+    settings = FitSettings(batch_size=16, n_latents=10**12)
+    with pytest.raises(SettingsError, match="n_latents 1000000000000: .* take a smaller"):
+        begin(ActivationFeed(store.training, 16), settings, Schedule.of(settings, 270), CPU)
