@@ -1,13 +1,10 @@
 """On which device, and in which floating-point type, a model or an autoencoder runs."""
 
-import re
-
 import torch
 
+from cpsae.config.base import DEVICE_NAME
 from cpsae.errors import ModelError
-
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+from cpsae.tensors import TORCH_DTYPES
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
@@ -17,7 +14,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     its machine takes GPU `local_rank` modulo their number. Raises ModelError where the name is
     malformed, CUDA is asked for and absent, or there is no GPU of that index.
     """
-    if not _DEVICE.fullmatch(name):
+    if not DEVICE_NAME.fullmatch(name):
         raise ModelError(f"device '{name}': expected auto, cpu, cuda or cuda:I, like cuda:0")
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not available):
@@ -40,9 +37,9 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if name not in _DTYPES:
-        raise ModelError(f"dtype '{name}': expected auto, {', '.join(_DTYPES)}")
-    return _DTYPES[name]
+    if name not in TORCH_DTYPES:
+        raise ModelError(f"dtype '{name}': expected auto, {', '.join(TORCH_DTYPES)}")
+    return TORCH_DTYPES[name]
 
 
 def _why_no_cuda() -> str:

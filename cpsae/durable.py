@@ -88,6 +88,14 @@ def temporary_target(path: Path) -> str | None:
     return path.name[1:].removesuffix(TEMPORARY_SUFFIX).rpartition(".")[0]
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of killed writers below `folder`. For who knows that none of them
+    is being written."""
+    for path in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
+        if path.is_file() and temporary_target(path) is not None:
+            path.unlink(missing_ok=True)
+
+
 @contextmanager
 def writer_lock(folder: Path, what: str) -> Iterator[None]:
     """Be the one writer of `folder` (made if absent) until the block ends.

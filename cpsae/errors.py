@@ -3,6 +3,17 @@
 Anything else that escapes a command is a defect of cpsae, and keeps its traceback.
 """
 
+from collections.abc import Iterator
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what led to it, link by link: libraries wrap what really went wrong."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
 
 class CpsaeError(Exception):
     """A condition that the user can mend. Its text is one line; the command exits with 1."""

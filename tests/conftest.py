@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from tiny import BLOCKS, LAYER, TOKENS, WIDTH, WORDS, texts
+from tiny import BLOCKS, LAYER, TOKENS, WORDS, gemma_config, texts
 
 from cpsae.config import ExtractSettings
 
@@ -25,7 +25,7 @@ def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
-    from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
+    from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
     folder = tmp_path_factory.mktemp("gemma")
     special = ["<pad>", "<eos>", "<bos>", "<unk>"]
@@ -39,20 +39,8 @@ def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pad_token="<pad>",
         unk_token="<unk>",
     ).save_pretrained(folder)
-    config = Gemma2Config(
-        vocab_size=len(vocabulary),
-        hidden_size=WIDTH,
-        intermediate_size=48,
-        num_hidden_layers=BLOCKS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        sliding_window=8,
-        attn_logit_softcapping=2.0,
-        max_position_embeddings=64,
-    )
     torch.manual_seed(0)
-    model = Gemma2ForCausalLM(config)
+    model = Gemma2ForCausalLM(gemma_config(len(vocabulary), BLOCKS))
     with torch.no_grad():  # the norms too, which transformers starts at one
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape) * 0.2)

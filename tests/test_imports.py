@@ -14,7 +14,7 @@ ROOT = Path(cpsae.__file__).parent
 LARGEST_FILE = 400
 
 LAYERS = [
-    {"errors", "config", "events", "device", "workers", "durable", "software"},
+    {"errors", "config", "events", "device", "workers", "durable", "software", "tensors"},
     {"corpus", "models", "store", "sae"},
     {"extraction", "training", "evaluation", "reporting", "interop"},
     {"stages"},

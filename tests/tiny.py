@@ -2,14 +2,36 @@
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from transformers import Gemma2Config
 
 TOKENS = 16
 LAYER = 19
 BLOCKS = 26
 WIDTH = 32
 WORDS = 300
+
+
+def gemma_config(vocabulary: int, blocks: int) -> "Gemma2Config":
+    """A tiny Gemma-2 with all that sets it apart: soft-capping, sliding windows, shared keys."""
+    from transformers import Gemma2Config
+
+    return Gemma2Config(
+        vocab_size=vocabulary,
+        hidden_size=WIDTH,
+        intermediate_size=48,
+        num_hidden_layers=blocks,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        sliding_window=8,
+        attn_logit_softcapping=2.0,
+        max_position_embeddings=64,
+    )
 
 
 def texts(n_documents: int = 400, seed: int = 0) -> list[str]:

@@ -28,7 +28,7 @@ def _store(path: Path) -> dict[str, Any]:
     from cpsae.store.documents import read_manifest
 
     manifest = read_manifest(path)
-    chunks = [chunk for part in manifest.parts() for chunk in part.chunks()]
+    chunks = manifest.chunks()
     present = sum((path / chunk.key).exists() for chunk in chunks)
     content: dict[str, Any] = {
         "kind": "store",
@@ -67,13 +67,11 @@ def _norms(store: "Store") -> dict[str, Any]:
     part = store.training
     if not part.chunks:
         return {}
-    bound = 10 * part.median_norm
-    outliers = sum(int((part.norms(chunk) > bound).sum()) for chunk in part.chunks)
     mean_norm = float((part.mean**2).sum() ** 0.5)
     return {
         "median_norm": part.median_norm,
         "largest_norm": part.largest_norm,
-        "rows_over_10_medians": outliers,
+        "rows_over_10_medians": part.rows_over(10 * part.median_norm),
         "norm_of_mean": mean_norm,
         "root_mean_squared_norm": part.mean_squared_norm**0.5,
     }

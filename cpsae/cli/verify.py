@@ -47,7 +47,8 @@ def command(store: str, repair: bool, **values: Any) -> None:
         if not terminal.result(content):
             for problem in found.problems:
                 terminal.print(f"{problem.key}: {problem.what}")
-            terminal.print(_verdict(store, found, repaired, why_not(Path(store), keys)))
+            reason = why_not(Path(store), keys) if keys and not repaired else None
+            terminal.print(_verdict(store, found, repaired, reason))
         click.get_current_context().exit(1 if found.problems else 0)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+DEVICE_NAME = re.compile(r"auto|cpu|cuda(:\d+)?")
 _COUNT = re.compile(r"\s*(\d[\d_]*(?:\.\d+)?)\s*([kmb]?)\s*", re.IGNORECASE)
 
 
@@ -52,7 +52,7 @@ Count = Annotated[int, BeforeValidator(parse_count)]
 
 
 def _known_device(value: str) -> str:
-    if not _DEVICE.fullmatch(value):
+    if not DEVICE_NAME.fullmatch(value):
         raise ValueError(f"'{value}' is no device: take auto, cpu, cuda or one like cuda:1")
     return value
 

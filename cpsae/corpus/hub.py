@@ -7,7 +7,7 @@ from typing import Any
 
 from cpsae.corpus.corpus import Corpus
 from cpsae.corpus.files import text_of
-from cpsae.errors import CorpusError
+from cpsae.errors import CorpusError, causes
 
 _LONGEST_REASON = 200
 _OR_LOCAL = "or give a local file or folder"
@@ -37,7 +37,7 @@ def explain(error: Exception, corpus: Corpus) -> str:
     datasets keeps the hub's own error as a cause at some places and only quotes it at others:
     so both the types and the text are looked at.
     """
-    types = {cause.__name__ for link in _causes(error) for cause in type(link).__mro__}
+    types = {cause.__name__ for link in causes(error) for cause in type(link).__mro__}
     text = str(error)
     if "GatedRepoError" in types or "gated dataset" in text:
         return f"is gated: accept its terms on the hub and run `hf auth login`, {_OR_LOCAL}"
@@ -101,11 +101,3 @@ def _quiet() -> Iterator[None]:
             hub.enable_progress_bars()
         if bars:
             datasets.enable_progress_bars()
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cpsae.sae.autoencoder import SparseAutoencoder
 from cpsae.store import StorePart
-from cpsae.store.statistics import as_float32
+from cpsae.tensors import tensor_of
 
 _BATCH_ROWS = 4096
 _JUDGED = 24
@@ -83,7 +83,7 @@ def _strongest(sae: SparseAutoencoder, part: StorePart) -> tuple[Tensor, Tensor,
         mapped = part.rows(chunk)
         for start in range(0, chunk.n_rows, _BATCH_ROWS):
             rows = mapped[start : start + _BATCH_ROWS]
-            x = torch.from_numpy(as_float32(rows).copy()).to(sae.W_enc.device)
+            x = tensor_of(rows).to(sae.W_enc.device).float()
             latents = sae.latents(x).competed.cpu()
             fired += (latents > 0.01 * latents.amax(1, keepdim=True)).sum(0)
             numbers = chunk.first_row + start + torch.arange(len(rows))

@@ -12,7 +12,7 @@ from cpsae.events import Advanced, Finished, OnEvent, Started, ignore
 from cpsae.sae.autoencoder import SparseAutoencoder
 from cpsae.sae.metrics import Metrics, ReconstructionMetrics, decoder_cosine
 from cpsae.store import Store
-from cpsae.store.statistics import as_float32
+from cpsae.tensors import tensor_of
 
 _BATCH_ROWS = 2048
 
@@ -64,7 +64,7 @@ def evaluate_held_out(
     for chunk in part.chunks:
         rows, norms = part.rows(chunk), part.norms(chunk)
         for start in range(0, len(rows), _BATCH_ROWS):
-            x = torch.from_numpy(as_float32(rows[start : start + _BATCH_ROWS]).copy()).to(device)
+            x = tensor_of(rows[start : start + _BATCH_ROWS]).to(device).float()
             kept = torch.from_numpy(norms[start : start + _BATCH_ROWS] <= np.float64(bound))
             a = sae.encode(x)
             x_hat = sae.decode(a, like=x)

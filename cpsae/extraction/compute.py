@@ -8,18 +8,14 @@ import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import Any
 
-import numpy as np
 import torch
 
 from cpsae.extraction.preflight import memory_errors
 from cpsae.models import TruncatedModel
 from cpsae.store import Chunk, Store, StoreWriter
-from cpsae.store.layout import NUMPY_DTYPES
+from cpsae.tensors import TORCH_DTYPES, array_of
 
-_TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-_BITS = {2: torch.int16, 4: torch.int32}
 _BUFFERS = 3
 _WRITERS = 2
 
@@ -32,7 +28,7 @@ class ChunkPipeline:
         self.writer = writer
         self.manifest = writer.manifest
         self.parts = {"training": store.training, "evaluation": store.evaluation}
-        self.dtype = _TORCH_DTYPES[self.manifest.store_dtype]
+        self.dtype = TORCH_DTYPES[self.manifest.store_dtype]
         cuda = model.device.type == "cuda"
         self._copies = torch.cuda.Stream(model.device) if cuda else None  # type: ignore[no-untyped-call]
         self._buffers: queue.Queue[torch.Tensor] = queue.Queue()
@@ -93,11 +89,6 @@ class ChunkPipeline:
     ) -> Chunk:
         if ready is not None:
             ready.synchronize()
-        self.writer.write(chunk, self._as_numpy(buffer)[: chunk.n_rows])
+        self.writer.write(chunk, array_of(buffer)[: chunk.n_rows])
         self._buffers.put(buffer)
         return chunk
-
-    def _as_numpy(self, buffer: torch.Tensor) -> np.ndarray[Any, Any]:
-        # numpy has no bfloat16 of its own: the bits are handed over and named again there.
-        bits = buffer.view(_BITS[buffer.dtype.itemsize]).numpy()
-        return bits.view(NUMPY_DTYPES[self.manifest.store_dtype])

@@ -13,7 +13,7 @@ import torch
 
 from cpsae.config import ExtractSettings
 from cpsae.device import choose_device, choose_dtype
-from cpsae.durable import LOCK_NAME, set_aside, temporary_target, writer_lock
+from cpsae.durable import LOCK_NAME, remove_leftovers, set_aside, temporary_target, writer_lock
 from cpsae.errors import StoreError
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.extraction.compute import ChunkPipeline
@@ -153,12 +153,13 @@ class _Job:
         self.description.check_tokens(settings.tokens)
         device = choose_device(settings.device, worker.local_rank)
         dtype = recorded.get("dtype", "auto") if settings.dtype == "auto" else settings.dtype
-        batch = settings.batch_contexts or recorded.get("batch_contexts")
+        chosen = choose_batch(settings, self.description.d, device)
+        batch = settings.batch_contexts or recorded.get("batch_contexts") or chosen
         self.computing = Computing(
             device=device,
             dtype=choose_dtype(dtype, device),
             attention=self.description.attention,
-            batch_contexts=batch or choose_batch(settings, self.description.d, device),
+            batch_contexts=batch,
         )
         if begun is None:
             corpus_identity(settings)  # a local one that is not there is missed before any work
@@ -169,7 +170,6 @@ class _Job:
 
     def _preflight(self, begun: Manifest | None) -> None:
         """Refuse what cannot fit, before any work. Raises DiskError, ModelError."""
-        choose_batch(self.settings, self.description.d, self.computing.device)
         planned = Manifest(**geometry(self.settings, self.description.d), identity={}, software={})
         wanted = store_bytes(planned)
         refuse_full_disk(self.path, int(wanted * self._share_left(begun)))
@@ -217,9 +217,7 @@ class _Job:
             packed,
             threads,
         )
-        for leftover in self.path.rglob("*"):
-            if temporary_target(leftover) is not None:
-                leftover.unlink()
+        remove_leftovers(self.path)
         writer = StoreWriter.create(self.path, manifest)
         writer.write_tokens({"training": packed.training, "evaluation": packed.evaluation})
 

@@ -11,6 +11,7 @@ from cpsae.config.resolve import differences, flatten
 from cpsae.corpus import Corpus, identity
 from cpsae.errors import CorpusError, DifferentSettingsError, StoreError
 from cpsae.store import Manifest
+from cpsae.tensors import dtype_name
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,6 @@ class Computing:
             "attention": self.attention,
             "batch_contexts": self.batch_contexts,
         }
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """`bfloat16` for torch.bfloat16."""
-    return str(dtype).removeprefix("torch.")
 
 
 def settings_identity(settings: ExtractSettings) -> dict[str, Any]:

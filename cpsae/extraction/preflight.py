@@ -9,6 +9,7 @@ import torch
 
 from cpsae.errors import DiskError, ModelError
 from cpsae.store.layout import CRC_BYTES, NUMPY_DTYPES, Manifest
+from cpsae.tensors import dtype_name
 
 _MARGIN_BYTES = 64 * 2**20
 _BATCH_COPIES = 6
@@ -54,7 +55,7 @@ def refuse_small_memory(
     if free is not None and wanted > free:
         raise ModelError(
             f"{what} need about {gigabytes(wanted)} of memory in "
-            f"{str(dtype).removeprefix('torch.')}, {device} has {gigabytes(free)} free; use a "
+            f"{dtype_name(dtype)}, {device} has {gigabytes(free)} free; use a "
             "smaller --batch-contexts, --dtype bfloat16, or another --device"
         )
 

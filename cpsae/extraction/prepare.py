@@ -10,14 +10,12 @@ from typing import Any
 import torch
 
 from cpsae.config import ExtractSettings
-from cpsae.config.extraction import held_out_rows
 from cpsae.corpus import Corpus, PackedTokens, PackingPlan, documents, pack
 from cpsae.errors import SettingsError
 from cpsae.events import Advanced, Finished, Note, OnEvent, Started
 from cpsae.extraction.identity import (
     Computing,
     corpus_identity,
-    dtype_name,
     settings_identity,
 )
 from cpsae.extraction.preflight import memory_errors
@@ -33,15 +31,21 @@ from cpsae.store.layout import (
     TokenizerRecord,
     contexts_per_chunk,
 )
+from cpsae.tensors import dtype_name
 from cpsae.workers import Worker
 
 _SAMPLE_TOKENS = 48
 _CPU_BATCH = 8
 
 
-def rows_per_context(settings: ExtractSettings) -> int:
-    """Rows that a context gives: all its positions, or all but the first."""
-    return settings.tokens if settings.keep_bos else settings.tokens - 1
+def plan_of(settings: ExtractSettings) -> PackingPlan:
+    """How many contexts and rows the settings ask for."""
+    return PackingPlan(
+        tokens=settings.tokens,
+        vectors=settings.vectors,
+        keep_bos=settings.keep_bos,
+        seed=settings.seed,
+    )
 
 
 def choose_batch(settings: ExtractSettings, d: int, device: torch.device) -> int:
@@ -49,7 +53,8 @@ def choose_batch(settings: ExtractSettings, d: int, device: torch.device) -> int
 
     Raises SettingsError where the number asked for does not divide the contexts of a chunk.
     """
-    per_chunk = contexts_per_chunk(rows_per_context(settings), d, settings.store_dtype)
+    rows = plan_of(settings).rows_per_context
+    per_chunk = contexts_per_chunk(rows, d, settings.store_dtype)
     if settings.batch_contexts is None:
         return per_chunk if device.type == "cuda" else min(_CPU_BATCH, per_chunk)
     if per_chunk % settings.batch_contexts:
@@ -63,12 +68,6 @@ def choose_batch(settings: ExtractSettings, d: int, device: torch.device) -> int
 def pack_corpus(settings: ExtractSettings, tokenizer: Any, on_event: OnEvent) -> PackedTokens:
     """Read, tokenise, pack, split and shuffle the corpus. Raises CorpusError."""
     corpus = Corpus.from_settings(settings)
-    plan = PackingPlan(
-        tokens=settings.tokens,
-        vectors=settings.vectors,
-        keep_bos=settings.keep_bos,
-        seed=settings.seed,
-    )
     began = False
 
     def on_progress(done: int, total: int) -> None:
@@ -78,9 +77,8 @@ def pack_corpus(settings: ExtractSettings, tokenizer: Any, on_event: OnEvent) ->
             began = True
         on_event(Advanced(min(done, total)))
 
-    packed = pack(
-        lambda: documents(corpus), tokenizer, plan, on_progress, f"dataset {settings.dataset}"
-    )
+    name = f"dataset {settings.dataset}"
+    packed = pack(lambda: documents(corpus), tokenizer, plan_of(settings), on_progress, name)
     if began:
         on_event(Finished())
     return packed
@@ -138,7 +136,7 @@ def new_manifest(
         },
         contexts=ContextRecord(
             tokens=settings.tokens,
-            rows=rows_per_context(settings),
+            rows=plan_of(settings).rows_per_context,
             first_position=0 if settings.keep_bos else 1,
             batch_contexts=computing.batch_contexts,
         ),
@@ -173,11 +171,12 @@ def new_manifest(
 
 def geometry(settings: ExtractSettings, d: int) -> dict[str, Any]:
     """Sizes of the store, which are known before any text is read."""
-    rows = rows_per_context(settings)
+    plan = plan_of(settings)
+    rows = plan.rows_per_context
     return {
         "origin": "extract",
         "vectors": settings.vectors,
-        "evaluation_vectors": held_out_rows(settings.vectors),
+        "evaluation_vectors": plan.evaluation_rows,
         "d": d,
         "rows_per_chunk": rows * contexts_per_chunk(rows, d, settings.store_dtype),
         "store_dtype": settings.store_dtype,

@@ -22,7 +22,7 @@ from huggingface_hub.utils.tqdm import (
 from safetensors import SafetensorError
 from transformers.utils import logging
 
-from cpsae.errors import CpsaeError, ModelError
+from cpsae.errors import CpsaeError, ModelError, causes
 
 try:
     from transformers import modeling_gguf_pytorch_utils as gguf_reader
@@ -97,7 +97,7 @@ def _no_gguf_bar() -> Iterator[None]:
 
 def _explain(error: Exception, doing: str) -> str:
     """What went wrong and what to do, judged by the whole chain of causes."""
-    chain = list(_causes(error))
+    chain = list(causes(error))
     for kinds, text in _BY_TYPE:
         if any(isinstance(cause, kinds) for cause in chain):
             return text if isinstance(text, str) else text(error)
@@ -115,14 +115,6 @@ def reason(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or ["no reason given"]
     text = lines[0] if len(lines[0]) <= LONGEST_REASON else lines[0][:LONGEST_REASON] + "…"
     return f"{type(error).__name__}: {text}"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _damaged(error: BaseException) -> str:

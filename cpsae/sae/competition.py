@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from cpsae.config import TemperatureSettings
-
-_HALF = (torch.bfloat16, torch.float16)
+from cpsae.sae.precision import widen
 
 
 def compete(
@@ -24,7 +23,7 @@ def compete(
     exp(0). `active`: only entries with f > 0 share the softmax; a row with none gives zeros
     (reading 10).
     """
-    wide = f.float() if f.dtype in _HALF else f
+    wide = widen(f)
     scores = wide / temperature
     if over == "enabled":
         return (torch.softmax(scores, dim=-1) * wide).to(f.dtype)

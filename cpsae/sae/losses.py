@@ -5,10 +5,9 @@ Names: B rows, D dimensions, M enabled features. All results are 0-d float32 (fl
 
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
-_HALF = (torch.bfloat16, torch.float16)
+from cpsae.sae.precision import widen
 
 
 class Objective(NamedTuple):
@@ -23,14 +22,14 @@ def reconstruction(
     x_BD: Tensor, x_hat_BD: Tensor, mse_reduction: Literal["sum", "mean"] = "sum"
 ) -> Tensor:
     """||x - x_hat||^2, summed or averaged over D (reading 13), averaged over B."""
-    error_BD = _wide(x_hat_BD) - _wide(x_BD)
+    error_BD = widen(x_hat_BD) - widen(x_BD)
     total = error_BD.square().sum() / x_BD.shape[0]
     return total / x_BD.shape[1] if mse_reduction == "mean" else total
 
 
 def sparsity(latents_BM: Tensor) -> Tensor:
     """||a||_1 averaged over B; reading 11 says which latents, competed or raw, come in."""
-    return _wide(latents_BM).abs().sum() / latents_BM.shape[0]
+    return widen(latents_BM).abs().sum() / latents_BM.shape[0]
 
 
 def objective(
@@ -44,7 +43,3 @@ def objective(
     mse = reconstruction(x_BD, x_hat_BD, mse_reduction)
     penalty = sparsity(penalised_BM)
     return Objective(loss=mse + l1 * penalty, mse=mse, l1=penalty)
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values.float() if values.dtype in _HALF else values

@@ -19,7 +19,7 @@ from cpsae.software import software_versions
 from cpsae.stages.evaluate import write_evaluation
 from cpsae.store import Store, open_store
 from cpsae.store.reader import damaged
-from cpsae.training.begin import refuse_unfit, skipped_rows
+from cpsae.training.begin import refuse_unfit
 from cpsae.training.fit import Fit, Stopped, machine_of
 from cpsae.training.run_folder import RunFolder, read_json, run_name, write_json
 from cpsae.workers import Worker
@@ -89,7 +89,7 @@ def _as_begun_with(run: RunFolder, store: Store) -> Store:
     one is gone, for without it the run would go on with other rows."""
     keys = run.read_config()["store"].get("chunks")
     if keys is None:
-        keys = [chunk.key for part in store.manifest.parts() for chunk in part.chunks()]
+        keys = [chunk.key for chunk in store.manifest.chunks()]
     missing = sorted(set(keys) - {chunk.key for chunk in store.chunks})
     if missing:
         raise damaged(store.path, {"missing, but this run was begun with it": missing})
@@ -145,7 +145,7 @@ def _fit_locked(
         **result.metrics,
         "steps": job.schedule.steps,
         "rows": job.schedule.steps * settings.batch_size,
-        "skipped_rows": skipped_rows(store.training, job.feed.norm_bound),
+        "skipped_rows": store.training.rows_over(job.feed.norm_bound),
         "n_enabled": sae.n_enabled,
         "initial_loss": job.state.initial_loss(),
     }
@@ -155,7 +155,7 @@ def _fit_locked(
 
 
 def _config(store: Store, settings: FitSettings, preset: str, job: Fit) -> dict[str, Any]:
-    everything = [chunk for part in store.manifest.parts() for chunk in part.chunks()]
+    everything = store.manifest.chunks()
     partial = len(store.chunks) < len(everything)
     return {
         "preset": preset,

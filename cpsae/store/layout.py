@@ -117,6 +117,10 @@ class Manifest(Record):
             return [training]
         return [Part("evaluation/", self.evaluation_vectors, self), training]
 
+    def chunks(self) -> list["Chunk"]:
+        """Every chunk of activations of both parts, in the order of extraction."""
+        return [chunk for part in self.parts() for chunk in part.chunks()]
+
 
 @dataclass(frozen=True)
 class Part:

@@ -72,6 +72,11 @@ class StorePart:
         """Exact median of the norms of all rows, in constant memory."""
         return exact_median(lambda: (self.norms(chunk) for chunk in self.chunks))
 
+    def rows_over(self, bound: float) -> int:
+        """How many rows have a norm above `bound`."""
+        exact = np.float64(bound)  # or numpy would round it to the norms' float32
+        return sum(int((self.norms(chunk) > exact).sum()) for chunk in self.chunks)
+
     @cached_property
     def largest_norm(self) -> float:
         """The largest norm of any row."""
@@ -190,7 +195,7 @@ def open_store(path: str | Path, allow_partial: bool = False) -> Store:
     """
     path = Path(path)
     manifest = read_manifest(path)
-    chunks = [chunk for part in manifest.parts() for chunk in part.chunks()]
+    chunks = manifest.chunks()
     present = [chunk for chunk in chunks if (path / chunk.key).exists()]
     _refuse_unfinished(path, manifest, allow_partial, f"{len(present)} of {len(chunks)} chunks")
     problems: dict[str, list[str]] = {}

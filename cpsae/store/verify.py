@@ -42,7 +42,7 @@ def verify_store(
     problems = [Problem(*found) for found in document_problems(path, manifest)]
     problems += _token_problems(path, manifest)
     absent: list[str] = []
-    chunks = [chunk for part in manifest.parts() for chunk in part.chunks()]
+    chunks = manifest.chunks()
     files = 1 + len(document_keys(manifest))
     if manifest.tokens_complete:
         files += sum(len(part.token_keys()) for part in manifest.parts())

@@ -12,7 +12,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from cpsae.durable import TEMPORARY_SUFFIX, disk_errors, fsync_folder, write_atomic
+from cpsae.durable import disk_errors, fsync_folder, remove_leftovers, write_atomic
 from cpsae.errors import NonFiniteError, StoreError
 from cpsae.store.documents import (
     encode_chunk,
@@ -37,7 +37,7 @@ class StoreWriter:
     def __init__(self, path: Path, manifest: Manifest, rank: int = 0, n_workers: int = 1) -> None:
         self.path = path
         self.manifest = manifest
-        self.chunks = [chunk for part in manifest.parts() for chunk in part.chunks()]
+        self.chunks = manifest.chunks()
         self.own_chunks = self.chunks[rank::n_workers]
         self._alone = n_workers == 1
 
@@ -72,7 +72,7 @@ class StoreWriter:
         another group's worker is writing. `finish` removes them, when nobody writes any more.
         """
         if self._alone:
-            self._remove_temporaries()
+            remove_leftovers(self.path)
         for chunk in self.own_chunks:
             if (self.path / chunk.key).exists() and not self._has_statistics(chunk):
                 self._write_statistics(chunk, ChunkStatistics.of(map_rows(self.path, chunk)))
@@ -100,7 +100,7 @@ class StoreWriter:
         missing = self.missing(self.chunks)
         if missing:
             raise StoreError(f"{self.path}: {len(missing)} chunks are missing: not complete")
-        self._remove_temporaries()
+        remove_leftovers(self.path)
         self._mark(complete=True)
 
     def discard(self, keys: Iterable[str]) -> None:
@@ -116,10 +116,6 @@ class StoreWriter:
         if self.manifest.store_dtype == "float16":
             return "float16 ends at 65504: take --store-dtype bfloat16, with --fresh"
         return "check the model, or try another --dtype or --attention"
-
-    def _remove_temporaries(self) -> None:
-        for file in self.path.rglob(f".*{TEMPORARY_SUFFIX}"):
-            file.unlink(missing_ok=True)
 
     def _mark(self, **marks: bool) -> None:
         self.manifest = self.manifest.model_copy(update=marks)

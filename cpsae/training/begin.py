@@ -10,6 +10,7 @@ from cpsae.sae.initialization import Parameters, initialize
 from cpsae.sae.kinds import load_kind
 from cpsae.sae.normalization import Normalizer
 from cpsae.store import StorePart
+from cpsae.tensors import tensor_of
 from cpsae.training.feed import ActivationFeed
 from cpsae.training.schedule import Schedule
 from cpsae.training.step import TrainState
@@ -88,17 +89,12 @@ def mean_normalized(feed: ActivationFeed, normalizer: Normalizer) -> torch.Tenso
         kept = np.flatnonzero(part.norms(chunk) <= feed.norm_bound)
         rows = part.rows(chunk)
         for start in range(0, len(kept), _BLOCK_ROWS):
-            block = feed.as_tensor(rows[kept[start : start + _BLOCK_ROWS]])
+            block = tensor_of(rows[kept[start : start + _BLOCK_ROWS]])
             total += normalizer.normalize(block).sum(dim=0, dtype=torch.float64)
         count += len(kept)
         if count >= _MEAN_ROWS:
             break
     return (total / max(count, 1)).float()
-
-
-def skipped_rows(part: StorePart, norm_bound: np.float64) -> int:
-    """Rows whose norm is over the bound."""
-    return part.vectors - sum(len(_counted(part.norms(c), norm_bound)) for c in part.chunks)
 
 
 def _counted(norms: npt.NDArray[np.float32], norm_bound: np.float64) -> npt.NDArray[np.float64]:

@@ -22,14 +22,13 @@ from torch.utils.data import IterableDataset, get_worker_info
 from cpsae.errors import StoreError
 from cpsae.store.layout import Chunk
 from cpsae.store.reader import StorePart
+from cpsae.tensors import NUMPY_BITS, TORCH_BITS, TORCH_DTYPES
 
-TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _probe = [object()]
 _LISTED_ALONE = sys.getrefcount(_probe[0])
 """References to an object that a list holds and nobody else, as this interpreter counts them."""
 _SPARE_BUFFERS = 4
 """Kept beyond those that read-ahead fills: the consumer's, and one a thread is filling."""
-_BITS = {2: (np.int16, torch.int16), 4: (np.int32, torch.int32)}
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         starts = np.concatenate([[0], np.cumsum(lengths)])
         shuffle = np.random.default_rng([self.seed, position.epoch, position.window, 1])
         order = shuffle.permutation(np.flatnonzero(kept))
-        bits = _BITS[rows[0].dtype.itemsize][0]
+        bits = NUMPY_BITS[rows[0].dtype.itemsize]
         return _Window([chunk_rows.view(bits) for chunk_rows in rows], starts, order)
 
     def chunk_order(self, epoch: int) -> list[Chunk]:
@@ -173,22 +172,16 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.part.chunks))
         return [self.part.chunks[i] for i in order]
 
-    def as_tensor(self, rows: npt.NDArray[Any]) -> torch.Tensor:
-        """Rows of the store's dtype as a tensor over the same memory. numpy has no bfloat16 that
-        torch would take, so the bits are handed over and named again."""
-        bits = rows.view(_BITS[self.dtype.itemsize][0])
-        return torch.from_numpy(bits).view(self.dtype)
-
     def _buffer(self) -> torch.Tensor:
         """Memory for a batch, (batch_size, d) of bits, that was a batch before if possible: the
         first touch of fresh memory costs as much as the copy into it. torch does so by itself for
         page-locked memory; for the rest, a buffer is free when the list alone refers to it, since
         a tensor and all its views hold on to the array that they are over.
         """
-        bits, torch_bits = _BITS[self.dtype.itemsize]
+        bits = NUMPY_BITS[self.dtype.itemsize]
         shape = (self.batch_size, self.part.d)
         if self.pin_memory:
-            return torch.empty(shape, dtype=torch_bits, pin_memory=True)
+            return torch.empty(shape, dtype=TORCH_BITS[self.dtype.itemsize], pin_memory=True)
         with self._buffers_lock:
             for index in range(len(self._buffers)):
                 if sys.getrefcount(self._buffers[index]) == _LISTED_ALONE:

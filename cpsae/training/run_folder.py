@@ -10,7 +10,7 @@ from typing import Any
 
 from cpsae.config import FitSettings
 from cpsae.config.resolve import differences
-from cpsae.durable import LOCK_NAME, disk_errors, temporary_target, write_atomic
+from cpsae.durable import LOCK_NAME, disk_errors, remove_leftovers, temporary_target, write_atomic
 from cpsae.errors import DifferentSettingsError, RunError
 from cpsae.store import Store
 
@@ -49,9 +49,7 @@ class RunFolder:
 
     def tidy(self) -> None:
         """Remove what a killed writer left half-written. For who holds the lock."""
-        for path in self.path.iterdir():
-            if temporary_target(path) is not None and path.is_file():
-                path.unlink(missing_ok=True)
+        remove_leftovers(self.path)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Record what the run is."""

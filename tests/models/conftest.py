@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import gemma_config
 from transformers import (
     BertConfig,
     BertForMaskedLM,
-    Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
@@ -20,20 +20,7 @@ from transformers import (
 VOCABULARY = 61
 
 BUILDERS: dict[str, Callable[[int], Any]] = {
-    "gemma2": lambda n: Gemma2ForCausalLM(
-        Gemma2Config(
-            vocab_size=VOCABULARY,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=n,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=8,
-            sliding_window=8,
-            attn_logit_softcapping=2.0,
-            max_position_embeddings=64,
-        )
-    ),
+    "gemma2": lambda n: Gemma2ForCausalLM(gemma_config(VOCABULARY, n)),
     "llama": lambda n: LlamaForCausalLM(
         LlamaConfig(
             vocab_size=VOCABULARY,

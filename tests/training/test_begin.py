@@ -6,7 +6,7 @@ import torch
 
 from cpsae.config import FitSettings
 from cpsae.errors import SettingsError
-from cpsae.training.begin import begin, normalizer_of, skipped_rows
+from cpsae.training.begin import begin, normalizer_of
 from cpsae.training.feed import ActivationFeed
 from cpsae.training.schedule import Schedule
 
@@ -54,7 +54,7 @@ def test_scales_come_from_the_rows_that_count(store, rows, max_norm, left_out):
     root = normalizer_of(store.training, FitSettings(normalize="sqrt-d"), feed.norm_bound)
     assert unit.scale == pytest.approx(np.sqrt((norms**2).mean()), rel=1e-6)
     assert root.scale == pytest.approx(norms.mean() / np.sqrt(7), rel=1e-6)
-    assert skipped_rows(store.training, feed.norm_bound) == len(left_out)
+    assert store.training.rows_over(feed.norm_bound) == len(left_out)
 
 
 def test_settings_that_do_not_fit_are_refused(store):
