@@ -20,7 +20,7 @@ _HOME_OF = {
     "ActivationFeed": "cpsae.training.feed",
     "SparseAutoencoder": "cpsae.sae.autoencoder",
     "ExtractSettings": "cpsae.config",
-    "FitSettings": "cpsae.config",
+    "FitSettings": "cpsae.training.settings",
     "CpsaeError": "cpsae.errors",
 }
 
@@ -28,7 +28,6 @@ __all__ = ["__version__", *_HOME_OF]
 
 if TYPE_CHECKING:
     from cpsae.config import ExtractSettings as ExtractSettings
-    from cpsae.config import FitSettings as FitSettings
     from cpsae.errors import CpsaeError as CpsaeError
     from cpsae.sae.autoencoder import SparseAutoencoder as SparseAutoencoder
     from cpsae.sae.autoencoder import load as load
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from cpsae.store import verify_store as verify_store
     from cpsae.store import write_store as write_store
     from cpsae.training.feed import ActivationFeed as ActivationFeed
+    from cpsae.training.settings import FitSettings as FitSettings
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,12 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def first_line(error: BaseException, longest: int = 300) -> str:
+    """The first line of an error's text, shortened, or its type's name where it has none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines[0]) <= longest else lines[0][:longest] + "…"
+
+
 class CpsaeError(Exception):
     """A condition that the user can mend. Its text is one line; the command exits with 1."""
 

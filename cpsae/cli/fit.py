@@ -1,5 +1,6 @@
 """`cpsae fit`: stage 2."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -8,25 +9,29 @@ from cpsae.cli.options import (
     Option,
     given,
     output_options,
-    resolve_settings,
     settings_options,
     terminal_of,
+    usage_errors,
 )
 
 if TYPE_CHECKING:
     from cpsae.cli.terminal import Terminal
     from cpsae.config import Resolved
+    from cpsae.stages.fit import FitResult
+    from cpsae.stages.sweep import SweepResult
+    from cpsae.training.settings import FitSettings
+    from cpsae.training.sweep import SweepMember
 
 OPTIONS = [
     Option("--steps", "steps", "COUNT", "Updates; by default one epoch."),
     Option("--batch-size", "batch_size", "COUNT", "Rows an update.", "2048"),
     Option("--n-latents", "n_latents", "COUNT", "Features; by default the store's d."),
     Option("--lr", "lr", "X", "Learning rate.", "0.0003"),
-    Option("--l1", "l1", "X", "Weight of the L1 term (lambda).", "0.04"),
-    Option("--seed", "seed", "N", "Seed of weights and of the order of rows.", "0"),
+    Option("--l1", "l1", "X", "Weight of the L1 term, for kinds that have one; paper: 0.04."),
+    Option("--seed", "seed", "N", "Seed of the initial weights.", "0"),
     Option("--device", "device", "DEVICE", "auto, cpu, cuda or cuda:I.", "auto"),
 ]
-SHOWN = ("explained_variance", "cosine", "l0", "l0_eff", "dead", "mse")
+SHOWN = ("explained_variance", "cosine", "l0", "l0_eff", "dead", "mse", "skipped_rows")
 
 
 @click.command(short_help="Train a sparse autoencoder on a store.")
@@ -38,8 +43,17 @@ SHOWN = ("explained_variance", "cosine", "l0", "l0_eff", "dead", "mse")
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting; repeatable."
 )
+@click.option(
+    "--sweep",
+    "axes",
+    multiple=True,
+    metavar="KEY=V1,V2",
+    help="A run for each value, all at once; repeatable: all combinations.",
+)
 @click.option("--recipe", metavar="FILE", help="Settings from TOML, or a run's config.json.")
-@click.option("--out", metavar="FOLDER", help="Run folder; by default runs/<preset>-<hash>.")
+@click.option(
+    "--out", metavar="FOLDER", help="Run folder; by default runs/<preset>-<hash> or sweep-<hash>."
+)
 @click.option("--resume/--fresh", default=True, help="Continue (default), or move aside and begin.")
 @click.option("--allow-partial", is_flag=True, help="Take a store that is not finished.")
 @click.option("--print-config", is_flag=True, help="Print every setting, where it is from; stop.")
@@ -48,6 +62,7 @@ def command(
     store: str | None,
     preset: str | None,
     assignments: tuple[str, ...],
+    axes: tuple[str, ...],
     recipe: str | None,
     out: str | None,
     resume: bool,
@@ -61,57 +76,107 @@ def command(
     the weights that an uninterrupted run has.
     """
     with terminal_of(values) as terminal:
-        from cpsae.config import FitSettings
-
         repeated = _run_of(recipe)
-        store = store or repeated.get("store", "acts.zarr")
-        name = _known_preset(preset or repeated.get("preset", "paper"))
-        resolved = resolve_settings(FitSettings, given(OPTIONS, values), assignments, recipe, name)
+        name = preset or repeated.get("preset", "paper")
+        with usage_errors():
+            layers = _layers(given(OPTIONS, values), assignments, recipe, name)
+            members = _members(axes, layers)
+            resolved = _resolved(layers)
         if print_config:
-            _print_config(terminal, resolved)
+            _print_config(terminal, resolved, axes)
             return
 
         from cpsae.cli.interrupts import deferred, interruption
         from cpsae.stages.fit import fit
-        from cpsae.training.fit import Stopped
+        from cpsae.stages.sweep import sweep
+        from cpsae.training.loop import Stopped
 
+        run: dict[str, Any] = {
+            "out": out,
+            "preset": name,
+            "fresh": not resume,
+            "allow_partial": allow_partial,
+            "store_identity": None if store else repeated.get("identity"),
+            "on_event": terminal.on_event,
+        }
+        place = store or repeated.get("store", "acts.zarr")
         with deferred() as should_stop:
-            result = fit(
-                store,
-                resolved.settings,
-                out=out,
-                preset=name,
-                fresh=not resume,
-                allow_partial=allow_partial,
-                on_event=terminal.on_event,
-                should_stop=should_stop,
+            run["should_stop"] = should_stop
+            result: FitResult | SweepResult | Stopped = (
+                sweep(place, members, **run) if members else fit(place, resolved.settings, **run)
             )
         if isinstance(result, Stopped):
             raise interruption()
+        _show(terminal, result)
+
+
+def _show(terminal: "Terminal", result: "FitResult | SweepResult") -> None:
+    from cpsae.stages.fit import FitResult
+
+    if isinstance(result, FitResult):
         if not terminal.result({"path": str(result.path), **result.summary}):
             rows = [(key, result.summary[key]) for key in SHOWN]
             terminal.table(f"{result.path} (held-out rows)", rows)
+        return
+    content = {"path": str(result.path), "keys": result.keys, "members": result.members}
+    if not terminal.result(content):
+        table = [
+            [m["folder"], *(m["summary"][key] for key in SHOWN if m["summary"])]
+            for m in result.members
+        ]
+        terminal.grid(f"{result.path} (held-out rows)", ["run", *SHOWN], table)
+
+
+def _layers(
+    options: dict[str, Any], assignments: tuple[str, ...], recipe: str | None, preset: str
+) -> dict[str, dict[str, Any]]:
+    """What was given, the strongest first."""
+    from cpsae.config.resolve import RECIPE, parse_assignments
+    from cpsae.training.recipes import fit_recipe
+    from cpsae.training.recipes import preset as preset_values
+
+    layers = {"option": options, "--set": parse_assignments(assignments)}
+    if recipe is not None:
+        layers[f"{RECIPE} {recipe}"] = fit_recipe(Path(recipe))
+    layers[f"preset {preset}"] = preset_values(preset)
+    return layers
+
+
+def _resolved(layers: dict[str, dict[str, Any]]) -> "Resolved[FitSettings]":
+    from cpsae.training.recipes import resolve_fit
+
+    return resolve_fit(layers)
+
+
+def _members(axes: tuple[str, ...], layers: dict[str, dict[str, Any]]) -> "list[SweepMember]":
+    """The runs of a sweep; none where there is no --sweep."""
+    from cpsae.errors import SettingsError
+    from cpsae.training.sweep import members, parse_axes
+
+    if not axes:
+        return []
+    parsed = parse_axes(axes)
+    for key in parsed:
+        for layer in ("option", "--set"):
+            if key in layers[layer]:
+                raise SettingsError(f"--sweep {key}: is given by {layer} too; leave one out")
+    return members(parsed, lambda chosen: _resolved({"--sweep": dict(chosen), **layers}).settings)
 
 
 def _run_of(recipe: str | None) -> dict[str, str]:
     """Store and preset of the run that a recipe repeats; nothing for any other recipe."""
-    from pathlib import Path
-
     from cpsae.config.resolve import read_run_config
 
     config = read_run_config(Path(recipe)) if recipe else None
-    return {"store": config["store"]["path"], "preset": config["preset"]} if config else {}
+    if config is None:
+        return {}
+    store = config["store"]
+    return {"store": store["path"], "identity": store["identity"], "preset": config["preset"]}
 
 
-def _known_preset(name: str) -> str:
-    from cpsae.config.presets import preset_names
-
-    if name not in preset_names():
-        raise click.UsageError(f"--preset {name}: expected one of {', '.join(preset_names())}")
-    return name
-
-
-def _print_config(terminal: "Terminal", resolved: "Resolved[Any]") -> None:
+def _print_config(
+    terminal: "Terminal", resolved: "Resolved[FitSettings]", axes: tuple[str, ...]
+) -> None:
     from cpsae.config.resolve import flatten
 
     values = flatten(resolved.settings.model_dump(mode="json"))
@@ -119,3 +184,5 @@ def _print_config(terminal: "Terminal", resolved: "Resolved[Any]") -> None:
     if not terminal.result(content):
         for key, value in values.items():
             terminal.print(f"{key} = {value!r}  ({resolved.origins[key]})")
+        for axis in axes:
+            terminal.print(f"swept: {axis}")

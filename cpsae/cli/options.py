@@ -71,30 +71,31 @@ def terminal_of(values: dict[str, Any]) -> Iterator["Terminal"]:
         terminal.close()
 
 
-def resolve_settings(
-    settings_class: "type[Settings]",
-    options: dict[str, Any],
-    assignments: tuple[str, ...] = (),
-    recipe: str | None = None,
-    preset: str | None = None,
-) -> "Resolved[Any]":
-    """Combine what the command line gave. Wrong values end the command with exit code 2, those
-    in a recipe with 1."""
-    from cpsae.config.presets import preset as preset_values
-    from cpsae.config.resolve import RECIPE, parse_assignments, read_recipe, resolve
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Settings that the command line alone shows to be wrong end the command with exit code 2;
+    those in a recipe with 1."""
     from cpsae.errors import SettingsError
 
     try:
-        layers = {"option": options, "--set": parse_assignments(assignments)}
-        if recipe is not None:
-            layers[f"{RECIPE} {recipe}"] = read_recipe(Path(recipe))
-        if preset is not None:
-            layers[f"preset {preset}"] = preset_values(preset)
-        return resolve(settings_class, layers)
+        yield
     except SettingsError as error:
         if error.from_file:
             raise
         raise click.UsageError(str(error)) from None
+
+
+def resolve_settings(
+    settings_class: "type[Settings]", options: dict[str, Any], recipe: str | None = None
+) -> "Resolved[Any]":
+    """Combine what the command line gave."""
+    from cpsae.config.resolve import RECIPE, read_recipe, resolve
+
+    with usage_errors():
+        layers = {"option": options}
+        if recipe is not None:
+            layers[f"{RECIPE} {recipe}"] = read_recipe(Path(recipe))
+        return resolve(settings_class, layers)
 
 
 def _parameter(option: Option) -> str:

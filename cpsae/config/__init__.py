@@ -1,18 +1,19 @@
-"""Every setting of the two stages, its default, its bounds, and how options, recipes and presets
-combine. Imports no torch, so that a wrong setting is refused at once."""
+"""What all settings share, those of stage 1, and how options, recipes and presets combine.
 
-from cpsae.config.base import Settings, parse_count
+The settings of stage 2 live beside what they configure (cpsae.training.settings, cpsae.sae.kinds).
+Imports no torch, so that a wrong setting is refused at once.
+"""
+
+from cpsae.config.base import Count, Device, Settings, parse_count
 from cpsae.config.extraction import ExtractSettings
 from cpsae.config.resolve import Resolved, resolve
-from cpsae.config.training import CompetitionSettings, FitSettings, TemperatureSettings
 
 __all__ = [
-    "CompetitionSettings",
+    "Count",
+    "Device",
     "ExtractSettings",
-    "FitSettings",
     "Resolved",
     "Settings",
-    "TemperatureSettings",
     "parse_count",
     "resolve",
 ]

@@ -1,7 +1,5 @@
 """What all settings share: frozen pydantic models that refuse unknown keys."""
 
-import hashlib
-import json
 import re
 from decimal import Decimal
 from typing import Annotated, Any
@@ -21,11 +19,6 @@ class Record(BaseModel):
 
 class Settings(Record):
     """What a user asked for; frozen, so that nothing downstream can edit it."""
-
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of all values, keys sorted: the same settings give the same text."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def parse_count(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -26,18 +26,27 @@ class Resolved(Generic[S]):
     origins: dict[str, str]
 
 
-def resolve(settings_class: type[S], layers: Mapping[str, Mapping[str, Any]]) -> Resolved[S]:
+def resolve(
+    settings_class: type[S],
+    layers: Mapping[str, Mapping[str, Any]],
+    known: Mapping[str, Any] | None = None,
+    refuse: Callable[[str, str], None] | None = None,
+) -> Resolved[S]:
     """Combine layers of dotted keys, the strongest first, over the defaults.
 
     `layers` maps a layer's name as the user knows it ("option", "--set", "recipe x.toml",
-    "preset paper") to its values. Raises SettingsError that names the layer and the key.
+    "preset paper") to its values; `known` are all keys with their defaults, where the class alone
+    does not tell; `refuse(layer, key)` may say more of an unknown key. Raises SettingsError that
+    names the layer and the key.
     """
-    known = defaults(settings_class)
+    known = defaults(settings_class) if known is None else known
     values: dict[str, Any] = {}
     origins = dict.fromkeys(known, "default")
     for layer, given in reversed(list(layers.items())):
         for key, value in flatten(given).items():
             if key not in known:
+                if refuse is not None:
+                    refuse(layer, key)
                 raise SettingsError(
                     f"{layer}: there is no setting '{key}'{_nearest(key, known)}",
                     from_file=layer.startswith(RECIPE),
@@ -121,13 +130,23 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def read_run_config(path: Path) -> dict[str, Any] | None:
-    """The whole config.json of a run, where a recipe is one; None for any other recipe."""
+    """The whole config.json of a run, where a recipe is one; None for any other recipe.
+
+    Raises SettingsError where it names no store.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else None
     except (OSError, ValueError):
         return None  # `read_recipe` says what is wrong with it
-    whole = isinstance(content, dict) and {"settings", "store", "preset"} <= content.keys()
-    return content if whole else None
+    if not (isinstance(content, dict) and {"settings", "store", "preset"} <= content.keys()):
+        return None
+    store = content["store"]
+    if not isinstance(store, dict) or not {"path", "identity"} <= store.keys():
+        raise SettingsError(
+            f'{RECIPE} {path}: its "store" does not name a store; restore the file from a copy',
+            from_file=True,
+        )
+    return content
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpsae.config import ExtractSettings, FitSettings
+from cpsae.config import ExtractSettings
 from cpsae.demo.corpus import write_corpus
 from cpsae.evaluation.examples import FeatureExamples, find_examples
 from cpsae.events import Note, OnEvent, ignore
@@ -14,6 +14,7 @@ from cpsae.sae.autoencoder import load
 from cpsae.stages.extract import extract
 from cpsae.stages.fit import FitResult, fit
 from cpsae.store import open_store
+from cpsae.training.settings import FitSettings
 
 MODEL = Path(__file__).parent / "model"
 LAYER = 3

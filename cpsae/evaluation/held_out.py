@@ -1,17 +1,19 @@
 """How well an autoencoder does on a store's held-out rows (METHOD section 6)."""
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from cpsae.errors import StoreError
 from cpsae.events import Advanced, Finished, OnEvent, Started, ignore
 from cpsae.sae.autoencoder import SparseAutoencoder
 from cpsae.sae.metrics import Metrics, ReconstructionMetrics, decoder_cosine
-from cpsae.store import Store
+from cpsae.store import Store, StorePart
 from cpsae.tensors import tensor_of
 
 _BATCH_ROWS = 2048
@@ -33,47 +35,54 @@ class HeldOutResult:
         return {**self.metrics, "density": density}
 
 
-def evaluate_held_out(
-    sae: SparseAutoencoder,
+def measure(
+    saes: Sequence[SparseAutoencoder],
     store: Store,
-    max_norm: float = 10.0,
+    norm_bound: float = math.inf,
     on_event: OnEvent = ignore,
-) -> HeldOutResult:
-    """One pass over the evaluation part, on the device that `sae` is on.
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[HeldOutResult] | None:
+    """One pass over the evaluation part for all `saes`, which are on one device; None where
+    `should_stop` said so on the way.
 
-    Rows whose norm is over `max_norm` times the training rows' median count nowhere but in
-    `explained_variance_all_rows`. Raises StoreError where nothing is held out or d differs.
+    Rows whose norm is over `norm_bound` count nowhere but in `explained_variance_all_rows`.
+    Raises StoreError where nothing is held out or d differs.
     """
     part = store.evaluation
     if part is None or not part.chunks:
         raise StoreError(f"{store.path}: holds no evaluation rows; extract or write some")
-    if store.d != sae.d:
-        raise StoreError(
-            f"{store.path}: its rows have d = {store.d}, the autoencoder takes {sae.d}; "
-            "give the store that it was trained on, or one of the same model and layer"
-        )
-    if max_norm and not store.training.chunks:
-        raise StoreError(
-            f"{store.path}: holds no training rows yet, whose median norm max_norm needs; extract "
-            "some first"
-        )
-    bound = max_norm * store.training.median_norm if max_norm else float("inf")
-    device = sae.W_enc.device
-    counted, all_rows = Metrics(sae.n_latents, device), ReconstructionMetrics()
+    for sae in saes:
+        if store.d != sae.d:
+            raise StoreError(
+                f"{store.path}: its rows have d = {store.d}, the autoencoder takes {sae.d}; "
+                "give the store that it was trained on, or one of the same model and layer"
+            )
+    device = saes[0].W_enc.device
+    sums = [(Metrics(sae.n_latents, device), ReconstructionMetrics()) for sae in saes]
     on_event(Started("evaluate", part.vectors, "row", kept=False))
-    for chunk in part.chunks:
-        rows, norms = part.rows(chunk), part.norms(chunk)
-        for start in range(0, len(rows), _BATCH_ROWS):
-            x = tensor_of(rows[start : start + _BATCH_ROWS]).to(device).float()
-            kept = torch.from_numpy(norms[start : start + _BATCH_ROWS] <= np.float64(bound))
+    done = 0
+    for rows, norms in _batches(part):
+        if should_stop():
+            return None
+        x = tensor_of(rows).to(device).float()
+        keep = torch.from_numpy(norms <= np.float64(norm_bound)).to(device)
+        for sae, (counted, all_rows) in zip(saes, sums, strict=True):
             a = sae.encode(x)
             x_hat = sae.decode(a, like=x)
             all_rows.update(x, x_hat)
-            keep = kept.to(device)
             counted.update(x[keep], x_hat[keep], a[keep])
-            on_event(Advanced(chunk.first_row + start + len(x)))
+        done += len(rows)
+        on_event(Advanced(done))
     on_event(Finished())
-    return _result(sae, counted, all_rows)
+    return [_result(sae, *both) for sae, both in zip(saes, sums, strict=True)]
+
+
+def _batches(part: StorePart) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.float32]]]:
+    """Rows (B, d) with their norms (B,)."""
+    for chunk in part.chunks:
+        rows, norms = part.rows(chunk), part.norms(chunk)
+        for start in range(0, len(rows), _BATCH_ROWS):
+            yield rows[start : start + _BATCH_ROWS], norms[start : start + _BATCH_ROWS]
 
 
 def nothing_held_out(sae: SparseAutoencoder) -> HeldOutResult:

@@ -4,6 +4,7 @@ Names: D dimensions, N features, M enabled features (a prefix of N). Shapes (...
 leading dimensions.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,20 +12,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from cpsae.sae.files import read_run, write_run
-from cpsae.sae.initialization import Parameters
-from cpsae.sae.kind import Kind, Latents
-from cpsae.sae.kinds import load_kind
+from cpsae.sae.files import read_autoencoder, write_autoencoder
+from cpsae.sae.kind import Kind, Latents, Weights, prefix
 from cpsae.sae.normalization import InputError, Normalizer
 
 
 class SparseAutoencoder(nn.Module):
     """Raw vectors to latents (in normalised space) and back. Keeps no state between calls.
 
-    W_enc (D, N), b_enc (N,), W_dec (N, D) with unit rows, b_dec (D,), as SAELens names them; they
-    do not ask for gradients until `requires_grad_(True)`. Features from `n_enabled` on were never
-    trained: their latents are exactly 0 and they take no part in the competition.
+    Its parameters have SAELens' names: W_enc (D, N), b_enc (N,), W_dec (N, D) with unit rows,
+    b_dec (D,), and what its kind has beside them; they do not ask for gradients until
+    `requires_grad_(True)`. Features from `n_enabled` on were never trained: their latents are
+    exactly 0 and they take no part in the competition.
     """
+
+    W_enc: nn.Parameter
+    b_enc: nn.Parameter
+    W_dec: nn.Parameter
+    b_dec: nn.Parameter
 
     def __init__(
         self,
@@ -35,16 +40,15 @@ class SparseAutoencoder(nn.Module):
         n_enabled: int,
         hook: dict[str, Any] | None = None,
     ) -> None:
-        """weights: W_enc, b_enc, W_dec, b_dec, and kind: taken over, not copied.
+        """weights: by their names in sae.safetensors, taken over, not copied; so is kind.
 
         Raises ValueError where the shapes do not fit.
         """
         super().__init__()
-        _check_shapes(weights, n_enabled)
-        self.W_enc = _frozen(weights["W_enc"])
-        self.b_enc = _frozen(weights["b_enc"])
-        self.W_dec = _frozen(weights["W_dec"])
-        self.b_dec = _frozen(weights["b_dec"])
+        _check_shapes(weights, kind, n_enabled)
+        for name, spec in kind.weights.items():
+            saved = spec.saved or name
+            self.register_parameter(saved, nn.Parameter(weights[saved], requires_grad=False))
         self.kind = kind
         self.normalizer = normalizer
         self.n_enabled = n_enabled
@@ -54,38 +58,35 @@ class SparseAutoencoder(nn.Module):
     @classmethod
     def from_training(
         cls,
-        parameters: Parameters,
+        weights: Weights,
+        kind: Kind,
         *,
-        kind: str,
-        constants: dict[str, Any],
         n_enabled: int,
         normalizer: Normalizer,
         hook: dict[str, Any] | None = None,
     ) -> Self:
         """A copy of weights in training's layout, that shares nothing with the training.
 
-        kind, constants: a kind's name and what its `constants()` gave. Centring (the encoder saw
-        x - b_dec) must be folded into b_enc already.
+        Centring (the encoder saw x - b_dec) must be in the weights already.
         """
-        w_enc, b_enc, w_dec, b_dec = (p.detach().float() for p in parameters)
-        weights = {
-            "W_enc": w_enc.T.clone(memory_format=torch.contiguous_format),
-            "b_enc": b_enc.clone(),
-            "W_dec": w_dec.clone(),
-            "b_dec": b_dec.clone(),
+        detached = {name: weight.detach().float() for name, weight in weights.items()}
+        packed = {
+            name: tensor.clone(memory_format=torch.contiguous_format)
+            for name, tensor in kind.pack(detached).items()
         }
-        rule = load_kind(kind).from_constants(constants)
-        return cls(weights, rule, normalizer, n_enabled=n_enabled, hook=hook)
+        d, n = kind.plan.d, kind.plan.n
+        fixed = type(kind).from_constants(kind.constants(), d, n).to(packed["b_dec"].device)
+        return cls(packed, fixed, normalizer, n_enabled=n_enabled, hook=hook)
 
     @property
     def d(self) -> int:
         """Dimensions of a vector."""
-        return self.W_enc.shape[0]
+        return self.kind.plan.d
 
     @property
     def n_latents(self) -> int:
         """Features of the dictionary, enabled or not."""
-        return self.W_enc.shape[1]
+        return self.kind.plan.n
 
     def encode(self, x: Tensor) -> Tensor:
         """x: (..., D) raw, any floating dtype -> latents a (..., N) of the weights' dtype.
@@ -101,10 +102,7 @@ class SparseAutoencoder(nn.Module):
                 f"vectors of shape {tuple(x.shape)} do not fit: this autoencoder takes "
                 f"(..., {self.d})"
             )
-        m = self.n_enabled
-        rows = self.normalizer.normalize(x).to(self.W_enc.dtype)
-        latents: Latents = self.kind(rows @ self.W_enc[:, :m] + self.b_enc[:m])
-        return latents
+        return self.kind.encode(self._weights(), self.normalizer.normalize(x).to(self.b_dec.dtype))
 
     def decode(self, f: Tensor, like: Tensor | None = None) -> Tensor:
         """f: (..., N) latents as `encode` gives them -> (..., D) float32, raw.
@@ -118,9 +116,8 @@ class SparseAutoencoder(nn.Module):
                 f"latents of shape {tuple(f.shape)} do not fit: this autoencoder takes "
                 f"(..., {self.n_latents})"
             )
-        m = self.n_enabled
-        x_hat = f[..., :m].to(self.W_dec.dtype) @ self.W_dec[:m] + self.b_dec
-        return self.normalizer.denormalize(x_hat, like)
+        enabled = f[..., : self.n_enabled].to(self.b_dec.dtype)
+        return self.normalizer.denormalize(self.kind.decode(self._weights(), enabled), like)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., D) raw -> its reconstruction (..., D), raw."""
@@ -130,12 +127,12 @@ class SparseAutoencoder(nn.Module):
         """Write sae.safetensors and sae.json, each whole or not at all; equal weights give equal
         bytes. Raises DiskError where the folder cannot be written."""
         weights = {name: tensor.detach() for name, tensor in self.named_parameters(recurse=False)}
-        write_run(Path(folder), weights, self.description())
+        write_autoencoder(Path(folder), weights, self.description())
 
     def description(self) -> dict[str, Any]:
         """What sae.json holds: all that inference needs beside the weights."""
         return {
-            "kind": type(self.kind).__module__.rpartition(".")[2],
+            "kind": self.kind.name,
             "d": self.d,
             "n_latents": self.n_latents,
             "n_enabled": self.n_enabled,
@@ -144,6 +141,17 @@ class SparseAutoencoder(nn.Module):
             **self.kind.constants(),
         }
 
+    def _weights(self) -> dict[str, Tensor]:
+        """Weights of the enabled features in training's layout, as views of the parameters."""
+        saved = dict(self.named_parameters(recurse=False))
+        return prefix(self.kind.weights, self.kind.unpack(saved), self.n_enabled)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `.to()` and its like call: the kind's running tensors go along to the device."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.kind.to(fn(torch.zeros(())).device)
+        return self
+
 
 def load(run_folder: Path | str, device: torch.device | str = "cpu") -> SparseAutoencoder:
     """The autoencoder of a run folder, in eval mode on `device`.
@@ -151,33 +159,27 @@ def load(run_folder: Path | str, device: torch.device | str = "cpu") -> SparseAu
     Raises RunError (one line) where there is no such folder, no autoencoder in it, or one whose
     files are broken or contradict each other.
     """
-    folder = Path(run_folder)
-    run = read_run(folder)
-    with run.errors():
+    saved = read_autoencoder(Path(run_folder))
+    with saved.errors():
         sae = SparseAutoencoder(
-            run.weights,
-            run.kind(),
-            Normalizer.from_json(run.description["normalization"]),
-            n_enabled=run.description["n_enabled"],
-            hook=run.description["hook"],
+            saved.weights,
+            saved.kind(),
+            Normalizer.from_json(saved.description["normalization"]),
+            n_enabled=saved.description["n_enabled"],
+            hook=saved.description["hook"],
         )
-        run.check(d=sae.d, n_latents=sae.n_latents)
     return sae.to(device)
 
 
-def _frozen(tensor: Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor, requires_grad=False)
-
-
-def _check_shapes(weights: dict[str, Tensor], n_enabled: int) -> None:
-    shapes = {name: tuple(weights[name].shape) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
-    if len(shapes["W_enc"]) != 2:
-        raise ValueError(f"W_enc has shape {shapes['W_enc']}, not (d, n)")
-    d, n = shapes["W_enc"]
-    for name, expected in {"b_enc": (n,), "W_dec": (n, d), "b_dec": (d,)}.items():
-        if shapes[name] != expected:
+def _check_shapes(weights: Weights, kind: Kind, n_enabled: int) -> None:
+    d, n = kind.plan.d, kind.plan.n
+    for name, spec in kind.weights.items():
+        saved, expected = spec.saved or name, spec.sizes(d, n)
+        expected = expected[::-1] if spec.transposed else expected
+        if tuple(weights[saved].shape) != expected:
             raise ValueError(
-                f"{name} has shape {shapes[name]}, but W_enc {(d, n)} goes with {expected}"
+                f"{saved} has shape {tuple(weights[saved].shape)}, but d = {d} and n = {n} go with "
+                f"{expected}"
             )
     if type(n_enabled) is not int or not 1 <= n_enabled <= n:
         raise ValueError(f"n_enabled is {n_enabled!r}, not a whole number from 1 to {n}")

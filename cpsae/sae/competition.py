@@ -3,13 +3,13 @@
 Names: B rows, M enabled features, f encoder outputs, a latents, T temperature, rho utilisation.
 """
 
-import math
 from typing import Literal
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from cpsae.config import TemperatureSettings
+from cpsae.config import Count, Settings
 from cpsae.sae.precision import widen
 
 
@@ -35,27 +35,37 @@ def compete(
     return (weights * wide).to(f.dtype)
 
 
-class TemperatureSchedule:
-    """T over a run: Eq. 6, clamped, smoothed, with T_base annealed (readings 7, 8, 9).
+class TemperatureSettings(Settings):
+    """Temperature of the competition (Eq. 6; readings 7, 8, 9)."""
 
-    `value` is T as a 0-d float64 tensor. `update` changes it in place and never waits for a GPU.
-    """
+    base: float = Field(0.1, gt=0)
+    """T_base once annealing has ended."""
+    sensitivity: float = Field(0.3, ge=0)
+    """s: how strongly utilisation raises the temperature."""
+    min: float = Field(0.05, gt=0)
+    max: float = Field(0.3, gt=0)
+    """Bounds that clamp the result of Eq. 6."""
+    momentum: float = Field(0.99, ge=0, lt=1)
+    """T_t = momentum * T_(t-1) + (1 - momentum) * clamp(Eq. 6)."""
+    anneal_from: float = Field(0.3, gt=0)
+    """T_base at step 0."""
+    anneal_steps: Count = Field(2000, ge=0)
+    """Steps in which T_base falls linearly from `anneal_from` to `base`; 0 turns this off."""
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> "TemperatureSettings":
+        if self.min > self.max:
+            raise ValueError(f"temperature.min ({self.min}) is above temperature.max ({self.max})")
+        return self
+
+
+class TemperatureSchedule:
+    """T over a run: Eq. 6, clamped, smoothed, with T_base annealed (readings 7, 8, 9)."""
 
     def __init__(self, settings: TemperatureSettings, anneal_steps: int | None = None) -> None:
         """`anneal_steps` replaces the setting's where the schedule is scaled to a short run."""
         self.settings = settings
         self.anneal_steps = settings.anneal_steps if anneal_steps is None else anneal_steps
-        self.value = torch.tensor(self.start(), dtype=torch.float64)
-
-    @classmethod
-    def constant(cls, temperature: float) -> "TemperatureSchedule":
-        """A schedule that stays at `temperature`, for inference. ValueError where it is not > 0."""
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ValueError(f"temperature {temperature} is not above 0")
-        fixed = TemperatureSettings(
-            base=temperature, min=temperature, max=temperature, sensitivity=0.0, anneal_steps=0
-        )
-        return cls(fixed)
 
     def start(self) -> float:
         """T_0: Eq. 6 at rho = 0, which is T_base(0), clamped."""
@@ -69,34 +79,13 @@ class TemperatureSchedule:
         return self.settings.base + (self.settings.anneal_from - self.settings.base) * remaining
 
     @torch.no_grad()
-    def update(self, step: int, rho: float | Tensor) -> None:
-        """T_step = momentum * T_(step-1) + (1 - momentum) * clamp(Eq. 6 at rho_step).
+    def update(self, temperature: Tensor, step: int, rho: Tensor) -> None:
+        """T_step = momentum * T_(step-1) + (1 - momentum) * clamp(Eq. 6 at rho_step), in place.
 
-        `step` counts from 1; rho: a number or a 0-d tensor, to whose device `value` moves.
+        temperature, rho: 0-d float64 on one device, which is not waited for; `step` is from 1.
         """
-        momentum = self.settings.momentum
-        if isinstance(rho, Tensor):
-            self.to(rho.device)
-            target = self._equation_6(step, rho.double())
-            self.value.mul_(momentum).add_(target, alpha=1 - momentum)
-        else:
-            exact = self._equation_6(step, torch.tensor(rho, dtype=torch.float64))
-            self.value.mul_(momentum).add_(float(exact), alpha=1 - momentum)
-
-    def to(self, device: torch.device | str) -> None:
-        """Keep T on `device`."""
-        self.value = self.value.to(device)
-
-    def state(self) -> dict[str, float]:
-        """What a resumed run needs; a float64 survives JSON exactly."""
-        return {"temperature": float(self.value)}
-
-    def load_state(self, state: dict[str, float]) -> None:
-        """Restore `state()`, on the device that `value` is on."""
-        self.value.fill_(state["temperature"])
-
-    def _equation_6(self, step: int, rho: Tensor) -> Tensor:
-        """T_base * (1 + (exp(exp(rho) - 1) - 1) * s), clamped."""
         pull = torch.exp(torch.exp(rho) - 1) - 1
         raised = self.base(step) * (1 + pull * self.settings.sensitivity)
-        return raised.clamp(self.settings.min, self.settings.max)
+        target = raised.clamp(self.settings.min, self.settings.max)
+        momentum = self.settings.momentum
+        temperature.mul_(momentum).add_(target, alpha=1 - momentum)

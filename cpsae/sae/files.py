@@ -15,38 +15,42 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from cpsae.durable import write_atomic
-from cpsae.errors import RunError, SettingsError
+from cpsae.errors import RunError, SettingsError, first_line
 from cpsae.sae.kind import Kind
 from cpsae.sae.kinds import load_kind
 
 WEIGHTS = "sae.safetensors"
 DESCRIPTION = "sae.json"
-_TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
 
 
 @dataclass(frozen=True)
-class SavedRun:
+class SavedAutoencoder:
     """The contents of both files."""
 
     folder: Path
     weights: dict[str, Tensor]
+    """float32, by the names in the file."""
     description: dict[str, Any]
 
     def kind(self) -> Kind:
-        """The activation rule, for inference. RunError where this cpsae has no such kind."""
+        """The kind, for inference. RunError where it is not to be had, or a tensor of it is not
+        in the file; KeyError, TypeError or ValueError where sae.json is malformed."""
         try:
-            kind = load_kind(str(self.description["kind"]))
+            kind_class = load_kind(str(self.description["kind"]))
         except SettingsError as error:
             raise RunError(
-                f"{self.folder / DESCRIPTION}: {error}; was it trained by a newer cpsae?"
+                f"{self.folder / DESCRIPTION}: {error}; was it trained by a newer cpsae, or with a "
+                "package that is not installed here?"
             ) from None
-        return kind.from_constants(self.description)
-
-    def check(self, **sizes: int) -> None:
-        """ValueError where sae.json names other sizes than the weights have."""
-        for key, size in sizes.items():
-            if self.description[key] != size:
-                raise ValueError(f"{key} is {self.description[key]!r}, but the weights have {size}")
+        d, n = int(self.description["d"]), int(self.description["n_latents"])
+        expected = [spec.saved or name for name, spec in kind_class.weights.items()]
+        missing = [name for name in expected if name not in self.weights]
+        if missing:
+            raise RunError(
+                f"{self.folder / WEIGHTS}: has no tensor {', '.join(missing)}; expected "
+                f"{', '.join(expected)}"
+            )
+        return kind_class.from_constants(self.description, d, n)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -59,14 +63,15 @@ class SavedRun:
                 "file"
             ) from None
         except (TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
             raise RunError(
-                f"{self.folder}: {WEIGHTS} and {DESCRIPTION} make no autoencoder ({reason}); fit "
-                "the run again, or restore the files"
+                f"{self.folder}: {WEIGHTS} and {DESCRIPTION} make no autoencoder "
+                f"({first_line(error)}); fit the run again, or restore the files"
             ) from None
 
 
-def write_run(folder: Path, weights: dict[str, Tensor], description: dict[str, Any]) -> None:
+def write_autoencoder(
+    folder: Path, weights: dict[str, Tensor], description: dict[str, Any]
+) -> None:
     """Write both files, each whole or not at all.
 
     Weights are written as float32 and without metadata, whose keys safetensors orders at random:
@@ -78,8 +83,8 @@ def write_run(folder: Path, weights: dict[str, Tensor], description: dict[str, A
     write_atomic(folder / DESCRIPTION, text.encode())
 
 
-def read_run(folder: Path) -> SavedRun:
-    """Read both files. RunError where the folder, a file or a tensor is missing or broken."""
+def read_autoencoder(folder: Path) -> SavedAutoencoder:
+    """Read both files. RunError where the folder or a file is missing or broken."""
     if not folder.is_dir():
         raise RunError(f"{folder}: there is no such folder; give the folder of a `cpsae fit` run")
     missing = [name for name in (WEIGHTS, DESCRIPTION) if not (folder / name).is_file()]
@@ -88,7 +93,7 @@ def read_run(folder: Path) -> SavedRun:
             f"{folder}: has no {' and no '.join(missing)}; give the folder of a complete `cpsae "
             "fit` run, or run the same `cpsae fit` again to complete it"
         )
-    return SavedRun(
+    return SavedAutoencoder(
         folder, _read_weights(folder / WEIGHTS), _read_description(folder / DESCRIPTION)
     )
 
@@ -97,16 +102,10 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         weights = safetensors.torch.load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
         raise RunError(
-            f"{path}: cannot be read ({reason}); fit the run again, or restore the file"
+            f"{path}: cannot be read ({first_line(error)}); fit the run again, or restore the file"
         ) from None
-    missing = [name for name in _TENSORS if name not in weights]
-    if missing:
-        raise RunError(
-            f"{path}: has no tensor {', '.join(missing)}; expected {', '.join(_TENSORS)}"
-        )
-    return {name: weights[name].float() for name in _TENSORS}
+    return {name: tensor.float() for name, tensor in weights.items()}
 
 
 def _read_description(path: Path) -> dict[str, Any]:

@@ -4,50 +4,40 @@ Names: N features, D dimensions.
 """
 
 import math
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-
-class Parameters(NamedTuple):
-    """Weights as training lays them out: one row a feature, so that an enabled prefix is one
-    contiguous piece of memory. float32, in normalised space."""
-
-    w_enc: Tensor
-    """(N, D)"""
-    b_enc: Tensor
-    """(N,)"""
-    w_dec: Tensor
-    """(N, D), rows of unit norm: the columns of the paper's W_d"""
-    b_dec: Tensor
-    """(D,)"""
+from cpsae.sae.kind import Spec
 
 
 def initialize(
+    specs: Mapping[str, Spec],
     d: int,
     n: int,
     how: Literal["tied", "uniform"] = "tied",
     b_dec: Tensor | None = None,
     seed: int = 0,
-) -> Parameters:
-    """Weights before the first update, on the CPU.
+) -> dict[str, Tensor]:
+    """Weights before the first update, on the CPU, by the names of `specs`.
 
     tied: decoder rows random unit vectors, the encoder equal to them, b_dec as given (the mean of
     the normalised training rows; None: 0). uniform: both matrices in +-1/sqrt(d), decoder rows
-    then scaled to unit norm, b_dec 0 whatever is given. b_enc is 0.
+    then scaled to unit norm, b_dec 0 whatever is given. All other weights begin as their Spec says.
     """
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    start = torch.zeros(d)
+    weights = {name: spec.tensor(d, n) for name, spec in specs.items()}
     if how == "tied":
-        w_dec = unit_rows(torch.randn(n, d, generator=generator))
-        w_enc = w_dec.clone()
+        weights["w_dec"] = unit_rows(torch.randn(n, d, generator=generator))
+        weights["w_enc"] = weights["w_dec"].clone()
         if b_dec is not None:
-            start = b_dec.detach().to("cpu", torch.float32, copy=True)
+            weights["b_dec"] = b_dec.detach().to("cpu", torch.float32, copy=True)
     else:
-        w_enc = _uniform(n, d, generator)
-        w_dec = unit_rows(_uniform(n, d, generator))
-    return Parameters(w_enc=w_enc, b_enc=torch.zeros(n), w_dec=w_dec, b_dec=start)
+        weights["w_enc"] = _uniform(n, d, generator)
+        weights["w_dec"] = unit_rows(_uniform(n, d, generator))
+    return weights
 
 
 def unit_rows(w_ND: Tensor) -> Tensor:

@@ -1,90 +1,222 @@
-"""What a kind of autoencoder is: the rule that turns pre-activations into latents.
+"""What a kind of autoencoder is. Everything in which two kinds differ is the kind's own: its
+settings, weights, running tensors, encoder, decoder and loss.
 
-A new kind is one new file in cpsae/sae/kinds with one subclass of `Kind`; the file's name is the
-kind's name, and nothing else has to know of it.
+A kind is one class: in a file of cpsae/sae/kinds, or in anybody's package, which declares it as an
+entry point of the group `cpsae.kinds`. Optimizer, initialisation, checkpoints, files and inference
+loop over its `weights` and `state` and know nothing else of it.
 
-Names: B rows, M enabled features.
+Names: B rows, D dimensions, N features, M enabled features (a prefix of N), f encoder outputs
+before and a after competition, w weights by name.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
-from cpsae.config import FitSettings
-from cpsae.errors import SettingsError
+from cpsae.config import Settings
+from cpsae.sae.losses import Loss, reconstruction
+
+Weights = Mapping[str, Tensor]
+
+
+class KindSettings(Settings):
+    """Settings of one kind alone; a kind's `Settings` adds fields to it."""
+
+    preset: ClassVar[dict[str, Any]] = {"growth": "none"}
+    """What the preset of the kind's own name sets beside `kind`: dotted keys of any setting."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One tensor of a kind: its shape, how training treats it, and how it is saved."""
+
+    shape: str
+    """One letter a dimension: n features, d dimensions of a row; "" is a scalar. A shape that
+    begins with n has an enabled prefix."""
+    start: float = 0.0
+    """The value everywhere before the first update."""
+    dtype: torch.dtype = torch.float32
+    decay: bool = False
+    """Weights only: whether weight decay applies."""
+    unit_rows: bool = False
+    """Weights only: whether rows are kept at unit L2 norm."""
+    saved: str | None = None
+    """Weights: their name in sae.safetensors, where it is another one. State: the name of a
+    scalar in sae.json, for inference; None where inference does not need it."""
+    transposed: bool = False
+    """Weights only: whether the file holds the transpose."""
+
+    @property
+    def per_feature(self) -> bool:
+        """Whether the first dimension counts features."""
+        return self.shape.startswith("n")
+
+    def sizes(self, d: int, n: int) -> tuple[int, ...]:
+        """The shape in numbers."""
+        return tuple({"n": n, "d": d}[letter] for letter in self.shape)
+
+    def tensor(self, d: int, n: int) -> Tensor:
+        """A tensor of this shape and dtype, `start` everywhere, on the CPU."""
+        return torch.full(self.sizes(d, n), self.start, dtype=self.dtype)
+
+
+STANDARD: dict[str, Spec] = {
+    "w_enc": Spec("nd", decay=True, saved="W_enc", transposed=True),
+    "b_enc": Spec("n"),
+    "w_dec": Spec("nd", decay=True, unit_rows=True, saved="W_dec"),
+    "b_dec": Spec("d"),
+}
+"""Encoder and decoder. In training one row is one feature, so that an enabled prefix is one
+contiguous piece of memory; files have SAELens' names and layout, W_enc being (d, n)."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a kind may know of the run it is trained in. At inference only d and n count."""
+
+    d: int
+    n: int
+    rows: int = 0
+    """Training rows of the whole run."""
+    schedule_scale: float = 1.0
+    """By how much schedules are shortened, as `scale_schedule` asks."""
+    mse_reduction: Literal["sum", "mean"] = "sum"
 
 
 class Latents(NamedTuple):
-    """Encoder outputs before and after competition, both (..., M)."""
+    """Encoder outputs before and after competition, each (..., M)."""
 
     raw: Tensor
     """f = ReLU(pre-activations)."""
     competed: Tensor
     """a, what the decoder gets."""
+    pre: Tensor | None = None
+    """Pre-activations before the ReLU, where the kind's loss needs them."""
+    kept: Tensor | None = None
+    """The values that a kind which counts latents has kept, in any shape and order."""
+
+    def detached(self) -> "Latents":
+        """The same values without their history."""
+        return Latents(*(None if t is None else t.detach() for t in self))  # type: ignore[arg-type]
 
 
-class Kind(nn.Module, ABC):
-    """An activation rule. `train()` and `eval()` choose the rule where the two differ.
+class Kind(ABC):
+    """One kind of autoencoder, with its running tensors.
 
-    Running values (a temperature, a threshold) are plain float64 scalars, not buffers, so that
-    casting a module to another dtype leaves them exact.
+    The same `encode` and `decode` serve training and inference; only a kind whose training looks
+    at the whole batch overrides `encode_batch`. Results depend on arguments, settings and running
+    tensors alone: a kind that needs random numbers seeds a generator of its own.
     """
 
-    @classmethod
+    name: ClassVar[str]
+    """As `--preset` and sae.json name it; the file in cpsae/sae/kinds, with _ for -."""
+    Settings: ClassVar[type[KindSettings]] = KindSettings
+    inference_settings: ClassVar[tuple[str, ...]] = ()
+    """Keys of its settings that sae.json must hold."""
+    weights: ClassVar[Mapping[str, Spec]] = STANDARD
+    """What is trained, saved and checkpointed; w_dec and b_dec must be among it."""
+    state: ClassVar[Mapping[str, Spec]] = {}
+    """What is not trained but changes from step to step: checkpointed, on the run's device."""
+
+    settings: Any
+    """An instance of `Settings`; a subclass narrows this annotation."""
+
+    def __init__(self, settings: Any, plan: RunPlan) -> None:
+        """settings: an instance of `Settings`. Raises SettingsError where they do not fit."""
+        self.settings = settings
+        self.plan = plan
+        self.tensors = {name: spec.tensor(plan.d, plan.n) for name, spec in self.state.items()}
+        """The running tensors, by the names in `state`."""
+
     @abstractmethod
-    def from_settings(cls, settings: FitSettings, *, n: int, anneal_steps: int) -> Self:
-        """A fresh one for training. n: size of the dictionary; anneal_steps: as scaled to the run.
+    def encode(self, w: Weights, x: Tensor) -> Latents:
+        """x: (..., D) normalised; w: weights of the M enabled features. Row by row."""
 
-        Raises SettingsError where the settings do not fit n.
-        """
+    def encode_batch(self, w: Weights, x_BD: Tensor) -> Latents:
+        """`encode` in training, for kinds that look at the whole batch there."""
+        return self.encode(w, x_BD)
 
-    @classmethod
-    @abstractmethod
-    def from_constants(cls, constants: dict[str, Any]) -> Self:
-        """One for inference from what `constants` gave (other keys may be there too).
+    def decode(self, w: Weights, a: Tensor) -> Tensor:
+        """a: (..., M) -> (..., D), normalised."""
+        return F.linear(a, w["w_dec"].T, w["b_dec"])
 
-        Raises KeyError, TypeError or ValueError where they are malformed.
-        """
+    def loss(self, w: Weights, x_BD: Tensor, latents: Latents, x_hat_BD: Tensor) -> Loss:  # noqa: ARG002
+        """What training minimises: squared error, to which a kind adds terms of its own. The
+        names of their parts become keys of metrics.jsonl."""
+        mse = self.mse(x_BD, x_hat_BD)
+        return Loss(mse, {"mse": mse})
 
-    @abstractmethod
-    def forward(self, pre: Tensor) -> Latents:
-        """pre: (..., M) pre-activations of the enabled features; in training mode (B, M)."""
+    def mse(self, x_BD: Tensor, x_hat_BD: Tensor) -> Tensor:
+        """Squared error as `mse_reduction` asks (reading 13)."""
+        return reconstruction(x_BD, x_hat_BD, self.plan.mse_reduction)
+
+    def centred(self, w: Weights) -> dict[str, Tensor]:
+        """Weights that give for x what `w` gives for x - b_dec: the encoder's bias takes it in, so
+        that x itself is left alone. A kind with other biases on W_enc x overrides this."""
+        return {**w, "b_enc": w["b_enc"] - w["w_enc"] @ w["b_dec"]}
+
+    def after_step(self, step: int, rho: Tensor, latents: Latents) -> None:  # noqa: B027
+        """Called once after update `step` (from 1), before features are enabled: rho is the
+        utilisation after it (0-d float64), latents (B, M) are those of its batch, detached."""
+
+    def figures(self) -> dict[str, float]:
+        """Its own numbers for metrics.jsonl, as the next update will use them."""
+        return {}
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the running tensors, which keep their dtypes."""
+        self.tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        return self
+
+    def pack(self, w: Weights) -> dict[str, Tensor]:
+        """Trained weights (all N features) as sae.safetensors holds them, by the names there."""
+        return {
+            spec.saved or name: w[name].T if spec.transposed else w[name]
+            for name, spec in self.weights.items()
+        }
+
+    def unpack(self, saved: Weights) -> dict[str, Tensor]:
+        """The inverse of `pack`, over the same memory where that is possible."""
+        return {
+            name: saved[spec.saved or name].T if spec.transposed else saved[spec.saved or name]
+            for name, spec in self.weights.items()
+        }
 
     def constants(self) -> dict[str, Any]:
         """What sae.json must hold for inference, as JSON values."""
-        return {}
+        scalars = {
+            spec.saved: float(self.tensors[name]) for name, spec in self.state.items() if spec.saved
+        }
+        return {**{key: getattr(self.settings, key) for key in self.inference_settings}, **scalars}
 
-    @property
-    def temperature(self) -> float | None:
-        """T at present, for kinds that have one. Waits for the GPU."""
-        return None
+    @classmethod
+    def from_constants(cls, constants: Mapping[str, Any], d: int, n: int) -> Self:
+        """One for inference, from what `constants` gave (other keys may be there too).
 
-    def after_step(self, step: int, rho: float | Tensor) -> None:  # noqa: B027 (most do nothing)
-        """Called once after update `step` (from 1) with rho_step, before features are enabled."""
-
-    def running_state(self) -> dict[str, Any]:
-        """What a resumed run needs beside the settings: JSON values, exact."""
-        return {}
-
-    def load_running_state(self, state: dict[str, Any]) -> None:  # noqa: B027 (most have none)
-        """Restore `running_state()`."""
-
-    def move_running_state(self, device: torch.device) -> None:  # noqa: B027 (most have none)
-        """Keep running values on `device`; `.to(device)` calls this."""
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.move_running_state(fn(torch.zeros(())).device)
-        return self
+        Raises KeyError, TypeError or ValueError where they are malformed.
+        """
+        settings = cls.Settings.model_validate({k: constants[k] for k in cls.inference_settings})
+        kind = cls(settings, RunPlan(d, n))
+        for name, spec in cls.state.items():
+            if spec.saved:
+                kind.tensors[name].fill_(finite(constants, spec.saved))
+        return kind
 
 
-def fitting_k(settings: FitSettings, n: int) -> int:
-    """`k`, for the kinds that count latents. Raises SettingsError where it is above n."""
-    if settings.k > n:
-        raise SettingsError(
-            f"k = {settings.k} is above n_latents ({n}): take a smaller k or a larger dictionary"
-        )
-    return settings.k
+def finite(constants: Mapping[str, Any], key: str) -> float:
+    """A number of sae.json. Raises KeyError, TypeError or ValueError where it is none."""
+    value = float(constants[key])
+    if not math.isfinite(value):
+        raise ValueError(f"{key} is {value}, not a finite number")
+    return value
+
+
+def prefix(specs: Mapping[str, Spec], w: Weights, m: int) -> dict[str, Tensor]:
+    """The tensors of the first m features, as views."""
+    return {name: w[name][:m] if specs[name].per_feature else w[name] for name in w}

@@ -10,12 +10,12 @@ from torch import Tensor
 from cpsae.sae.precision import widen
 
 
-class Objective(NamedTuple):
-    """The loss and the two parts that it is made of, the second not yet times lambda."""
+class Loss(NamedTuple):
+    """What training minimises, and its parts by the names that metrics.jsonl gives them."""
 
-    loss: Tensor
-    mse: Tensor
-    l1: Tensor
+    total: Tensor
+    parts: dict[str, Tensor]
+    """`mse` and whatever a kind adds; not yet times their weights."""
 
 
 def reconstruction(
@@ -30,16 +30,3 @@ def reconstruction(
 def sparsity(latents_BM: Tensor) -> Tensor:
     """||a||_1 averaged over B; reading 11 says which latents, competed or raw, come in."""
     return widen(latents_BM).abs().sum() / latents_BM.shape[0]
-
-
-def objective(
-    x_BD: Tensor,
-    x_hat_BD: Tensor,
-    penalised_BM: Tensor,
-    l1: float,
-    mse_reduction: Literal["sum", "mean"] = "sum",
-) -> Objective:
-    """Eq. 2: reconstruction + l1 * sparsity. x and x_hat are in normalised space."""
-    mse = reconstruction(x_BD, x_hat_BD, mse_reduction)
-    penalty = sparsity(penalised_BM)
-    return Objective(loss=mse + l1 * penalty, mse=mse, l1=penalty)

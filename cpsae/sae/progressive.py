@@ -9,13 +9,31 @@ import math
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from cpsae.config import FitSettings
+from cpsae.config import Count, Settings
 
 Growth = Literal["hybrid", "fixed", "none"]
 
 _FIXED_GROWTH = 5
+
+
+class EnablingSettings(Settings):
+    """Progressive feature enabling, for every kind alike."""
+
+    growth: Growth = "hybrid"
+    """hybrid: Eq. 4; fixed: always 5; none: all features enabled from step 0."""
+    growth_every: Count = Field(1, ge=1)
+    """Steps between two growths (reading 5)."""
+    initial_fraction: float = Field(0.25, gt=0, le=1)
+    """n_0 = floor(initial_fraction * n), at least 1."""
+    utilisation: Literal["mean", "any"] = "mean"
+    """The indicator of Eq. 3 averaged over the batch, or 1 where any row has it (reading 3)."""
+    importance_beta: float = Field(0.9, ge=0, lt=1)
+    """beta of Eq. 3."""
+    importance_threshold: float = Field(0.01, ge=0)
+    """tau of Eq. 3."""
 
 
 class Importance:
@@ -41,7 +59,7 @@ class Importance:
 
     @classmethod
     def from_settings(
-        cls, settings: FitSettings, n: int, device: torch.device | str = "cpu"
+        cls, settings: EnablingSettings, n: int, device: torch.device | str = "cpu"
     ) -> "Importance":
         """Importance of a dictionary of n features, as the settings ask."""
         return cls(
@@ -56,8 +74,8 @@ class Importance:
     def indicator(self, f_BM: Tensor) -> Tensor:
         """1[f > tau] of a batch, (M,) float64: its mean over the rows, or 1 where any row has it.
 
-        f is a ReLU's output, so |f| of Eq. 3 is f. Several processes that share a batch combine
-        their indicators (mean: average, any: maximum) before `update`.
+        f is a ReLU's output, so |f| of Eq. 3 is f. Processes that share a batch combine their
+        indicators (mean: average, any: maximum) before `update`.
         """
         fires_BM = f_BM > self.threshold
         if self.utilisation == "any":
@@ -117,7 +135,7 @@ class Enabling:
         self.n_enabled = start
 
     @classmethod
-    def from_settings(cls, settings: FitSettings, n: int) -> "Enabling":
+    def from_settings(cls, settings: EnablingSettings, n: int) -> "Enabling":
         """Enabling of a dictionary of n features, as the settings ask."""
         return cls(
             n,

@@ -1,13 +1,17 @@
 """A finished run measured on held-out rows, as one calls it."""
 
 from pathlib import Path
+from typing import Any
 
 from cpsae.device import choose_device
-from cpsae.evaluation.held_out import HeldOutResult, evaluate_held_out
+from cpsae.errors import RunError
+from cpsae.evaluation.held_out import HeldOutResult, measure
 from cpsae.events import OnEvent, ignore
 from cpsae.sae.autoencoder import load
+from cpsae.stages.fit import refuse_other_store
 from cpsae.store import Store, open_store
-from cpsae.training.run_folder import RunFolder, write_json
+from cpsae.store.bound import norm_bound
+from cpsae.training.run_folder import RunFolder
 
 
 def evaluate(
@@ -16,17 +20,34 @@ def evaluate(
     """Metrics of a finished run on the held-out rows of `store` (default: the run's own), which
     become the run's evaluation.json.
 
-    Raises a CpsaeError where there is no such run or store, or nothing is held out.
+    The run's recorded bound of norms holds for its own store; for another one, the same rule
+    (`max_norm` times a median) on that store's rows. Raises a CpsaeError where there is no such run
+    or store, nothing is held out, or another store lies where the run's own one did.
     """
     folder = RunFolder(run)
     config = folder.read_config()
     sae = load(folder.path, choose_device("auto"))
-    opened = open_store(store or config["store"]["path"], allow_partial=True)
-    result = evaluate_held_out(sae, opened, config["settings"]["max_norm"], on_event)
-    write_evaluation(folder, result, opened)
+    try:
+        path, identity = config["store"]["path"], config["store"]["identity"]
+        max_norm = config["settings"]["max_norm"]
+    except (KeyError, TypeError):
+        raise RunError(
+            f"{folder.config}: names no store; restore it from a copy, or fit the run again"
+        ) from None
+    opened = open_store(store or path, allow_partial=True)
+    if store is None:
+        refuse_other_store(opened, identity)
+    bound = _bound(folder, config, opened, identity, max_norm)
+    results = measure([sae], opened, bound, on_event)
+    assert results is not None, "nobody asked to stop"
+    [result] = results
+    folder.write_evaluation(result.as_json(), opened)
     return result
 
 
-def write_evaluation(run: RunFolder, result: HeldOutResult, store: Store) -> None:
-    """Write evaluation.json, and which store it is of."""
-    write_json(run.evaluation, {**result.as_json(), "store_identity": store.identity})
+def _bound(
+    run: RunFolder, config: dict[str, Any], store: Store, identity: str, max_norm: float
+) -> float:
+    if store.identity == identity and "facts" in config:
+        return run.facts().norm_bound
+    return float(norm_bound(store.training, max_norm))

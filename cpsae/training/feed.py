@@ -1,9 +1,10 @@
 """Batches of shuffled rows from a store's memory-mapped chunks, in constant memory.
 
-An epoch goes through the chunks in a seeded order, a window of several at a time; the rows of a
-window are permuted together. Contexts were shuffled globally when the store was made, so a window
-is a fair sample of the corpus. The order is a function of (seed, epoch, window) alone, whatever
-the number of threads, so a feed can be continued exactly from its `position`.
+Epoch 0 goes through the chunks as they are stored, each later one in a seeded order, a window of
+several at a time; the rows of a window are permuted together. Contexts were shuffled globally when
+the store was made, so a window is a fair sample of the corpus, and a store that is still growing
+can be followed. The order is a function of (seed, epoch, window) alone, whatever the number of
+threads, so a feed can be continued exactly from its `position`.
 """
 
 import sys
@@ -11,7 +12,6 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,15 +20,10 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from cpsae.errors import StoreError
+from cpsae.store.bound import norm_bound as find_norm_bound
 from cpsae.store.layout import Chunk
 from cpsae.store.reader import StorePart
 from cpsae.tensors import NUMPY_BITS, TORCH_BITS, TORCH_DTYPES
-
-_probe = [object()]
-_LISTED_ALONE = sys.getrefcount(_probe[0])
-"""References to an object that a list holds and nobody else, as this interpreter counts them."""
-_SPARE_BUFFERS = 4
-"""Kept beyond those that read-ahead fills: the consumer's, and one a thread is filling."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +48,9 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
     """An endless iterable of batches: tensors (batch_size, d) of raw rows in the store's dtype.
 
     Use it in any training loop: `for batch in ActivationFeed(open_store("acts.zarr").training)`.
-    Rows whose norm is over `max_norm` times the median norm are left out (0: none are); the batch
-    is then filled from the next rows, and an epoch's last batch from the next epoch's first rows.
+    Rows whose norm is over `max_norm` times the median norm are left out (0: none are; see
+    `cpsae.store.bound`), or over `norm_bound` where that is given; the batch is then filled from
+    the next rows, and an epoch's last batch from the next epoch's first rows.
     With `pin_memory` the tensors are page-locked, for asynchronous copies to a GPU.
     It reads in threads of its own; a DataLoader around it takes `batch_size=None, num_workers=0`.
     Raises DamagedStoreError, before any row of it is served, at a chunk that fails its checksum,
@@ -68,6 +64,7 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         *,
         seed: int = 0,
         max_norm: float = 10.0,
+        norm_bound: float | None = None,
         window_chunks: int = 8,
         position: FeedPosition | None = None,
         pin_memory: bool = False,
@@ -82,28 +79,40 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         self.part = part
         self.batch_size = batch_size
         self.seed = seed
-        self.norm_bound = np.float64(max_norm * part.median_norm if max_norm else np.inf)
-        """float64, or numpy would round the bound to the norms' float32 before it compares."""
+        bound = find_norm_bound(part, max_norm) if norm_bound is None else norm_bound
+        self.norm_bound = np.float64(bound)
         self.window_chunks = window_chunks
         self.position = position or FeedPosition()
         """Where the batch after the last one served begins."""
         self.pin_memory = pin_memory
         self.read_ahead = read_ahead
         self.threads = threads
-        self._buffers: list[npt.NDArray[Any]] = []
-        self._buffers_lock = Lock()
         self.n_windows = -(-len(part.chunks) // window_chunks)
         self.dtype = TORCH_DTYPES[part.part.manifest.store_dtype]
 
     def __iter__(self) -> Generator[torch.Tensor, None, None]:
+        return self.stream()
+
+    def stream(self, *, recycle: bool = False) -> Generator[torch.Tensor, None, None]:
+        """Batches from `position` on, for ever.
+
+        recycle: a batch may be used until the next one is asked for, whose rows then may take its
+        memory. That is a fifth faster, for the first touch of fresh memory costs as much as the
+        copy into it; page-locked memory is recycled by torch itself, as copies to a GPU end.
+        """
         if get_worker_info() is not None:
             raise RuntimeError("every worker would serve the same rows: take num_workers=0")
         is_finalizing = sys.is_finalizing
+        spare = self.read_ahead + 1 if recycle and not self.pin_memory else 0
+        ring = [self._fresh() for _ in range(spare)]
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="feed")
         try:
             queue: deque[tuple[Future[torch.Tensor], FeedPosition]] = deque()
-            for pieces, after in self._plans(pool):
-                queue.append((pool.submit(self._gather, pieces), after))
+            for number, (pieces, after) in enumerate(self._plans(pool)):
+                # While a batch is out, `read_ahead` others are being filled: the buffer that comes
+                # round again is that of the batch before, which is given back by now.
+                target = ring[number % spare] if spare else self._fresh()
+                queue.append((pool.submit(self._gather, pieces, target), after))
                 if len(queue) > self.read_ahead:
                     yield self._next(queue)
         finally:
@@ -169,32 +178,21 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
 
     def chunk_order(self, epoch: int) -> list[Chunk]:
         """All chunks, in the order that an epoch goes through them."""
+        if epoch == 0:
+            return self.part.chunks
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.part.chunks))
         return [self.part.chunks[i] for i in order]
 
-    def _buffer(self) -> torch.Tensor:
-        """Memory for a batch, (batch_size, d) of bits, that was a batch before if possible: the
-        first touch of fresh memory costs as much as the copy into it. torch does so by itself for
-        page-locked memory; for the rest, a buffer is free when the list alone refers to it, since
-        a tensor and all its views hold on to the array that they are over.
-        """
-        bits = NUMPY_BITS[self.dtype.itemsize]
+    def _fresh(self) -> torch.Tensor:
+        """New memory for a batch, (batch_size, d) of bits."""
         shape = (self.batch_size, self.part.d)
-        if self.pin_memory:
-            return torch.empty(shape, dtype=TORCH_BITS[self.dtype.itemsize], pin_memory=True)
-        with self._buffers_lock:
-            for index in range(len(self._buffers)):
-                if sys.getrefcount(self._buffers[index]) == _LISTED_ALONE:
-                    return torch.from_numpy(self._buffers[index])
-            fresh = np.empty(shape, dtype=bits)
-            if len(self._buffers) < self.read_ahead + _SPARE_BUFFERS:
-                self._buffers.append(fresh)
-            return torch.from_numpy(fresh)
+        return torch.empty(shape, dtype=TORCH_BITS[self.dtype.itemsize], pin_memory=self.pin_memory)
 
-    def _gather(self, pieces: list[tuple[_Window, npt.NDArray[np.int64]]]) -> torch.Tensor:
-        """Copy the rows of one batch together. Within a piece they go by chunk and row: which rows
-        share a batch is random, and reading them in file order is faster."""
-        batch = self._buffer()
+    def _gather(
+        self, pieces: list[tuple[_Window, npt.NDArray[np.int64]]], batch: torch.Tensor
+    ) -> torch.Tensor:
+        """Copy the rows of one batch together, into `batch`. Within a piece they go by chunk and
+        row: which rows share a batch is random, and reading them in file order is faster."""
         target = batch.numpy()
         filled = 0
         for window, picked in pieces:

@@ -4,30 +4,40 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cpsae.config import FitSettings
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
 from cpsae.config.resolve import differences
 from cpsae.durable import LOCK_NAME, disk_errors, remove_leftovers, temporary_target, write_atomic
-from cpsae.errors import DifferentSettingsError, RunError
+from cpsae.errors import DifferentSettingsError, RunError, first_line
 from cpsae.store import Store
+from cpsae.training.facts import Facts
+from cpsae.training.recipes import known_to_0_1
+from cpsae.training.settings import FitSettings
 
 # Settings that change neither the weights nor the files that are compared between runs.
 _FREE = ("device", "checkpoint_every", "keep_checkpoints")
+_URL = re.compile(r"[A-Za-z][\w+.-]+:/")
 
 
 class RunFolder:
     """Paths and small files of one run."""
 
     def __init__(self, path: str | Path) -> None:
+        if _URL.match(str(path)):
+            raise RunError(f"{path}: expected a local folder; write there, then copy it")
         self.path = Path(path)
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
         self.evaluation = self.path / "evaluation.json"
-        self.sae = self.path / "sae.safetensors"
+        self.mean = self.path / "mean.safetensors"
         self.checkpoints = self.path / "checkpoints"
 
     @property
@@ -61,10 +71,42 @@ class RunFolder:
             raise RunError(f"{self.path}: no such run; give a folder that `cpsae fit` wrote")
         return read_json(self.config)
 
+    def facts(self) -> Facts:
+        """What the run was begun with. Raises RunError where that was not recorded."""
+        try:
+            return Facts.from_json(self.read_config()["facts"])
+        except (KeyError, TypeError, ValueError):
+            raise RunError(
+                f"{self.config}: does not say what the run was begun with (an older cpsae did not "
+                "record it); finish it with the release that began it, or use --fresh"
+            ) from None
+
+    def write_mean(self, mean: torch.Tensor) -> None:
+        """Record (d,) float32, what b_dec begins with."""
+        write_atomic(self.mean, safetensors.torch.save({"mean": mean}))
+
+    def read_mean(self) -> torch.Tensor:
+        """Raises RunError where it is missing or broken."""
+        try:
+            return safetensors.torch.load_file(self.mean)["mean"]
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            raise RunError(
+                f"{self.mean}: cannot be read ({first_line(error)}); use --fresh"
+            ) from None
+
+    def read_summary(self) -> dict[str, Any]:
+        """Of a complete run. Raises RunError where it is broken."""
+        return read_json(self.summary)
+
+    def write_evaluation(self, content: Mapping[str, Any], store: Store) -> None:
+        """Write evaluation.json, and which store it is of."""
+        write_json(self.evaluation, {**content, "store_identity": store.identity})
+
     def refuse_other(self, settings: FitSettings, store: Store) -> None:
         """Raises DifferentSettingsError, listing each, where the run was begun otherwise."""
         config = self.read_config()
-        begun = _without_free(config.get("settings", {}))
+        recorded = config.get("settings", {})
+        begun = _without_free(recorded if "facts" in config else known_to_0_1(recorded))
         different = differences(begun, _without_free(settings.model_dump(mode="json")))
         if config.get("store", {}).get("identity") != store.identity:
             different.append(f"store: not the one at {config.get('store', {}).get('path')}")

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from cpsae.config.training import FitSettings
+from cpsae.training.settings import TrainSettings
 
 PAPER_STEPS = 4882
 
@@ -13,31 +13,27 @@ class Schedule:
 
     steps: int
     warmup_steps: int
-    anneal_steps: int
     decay_steps: int
     lr: float
+    scale: float
+    """By how much schedules are shortened: 1 where they are not. A kind scales its own by it."""
 
     @classmethod
-    def of(cls, settings: FitSettings, vectors: int) -> "Schedule":
+    def of(cls, settings: TrainSettings, vectors: int, batch_size: int) -> "Schedule":
         """For a store of `vectors` training rows: one epoch is floor(vectors / batch_size)."""
-        steps = settings.steps or max(1, vectors // settings.batch_size)
+        steps = settings.steps or max(1, vectors // batch_size)
         scale = min(1.0, steps / PAPER_STEPS) if settings.scale_schedule else 1.0
         return cls(
             steps=steps,
             warmup_steps=round(settings.warmup_steps * scale),
-            anneal_steps=round(settings.temperature.anneal_steps * scale),
             decay_steps=round(settings.lr_decay * steps),
             lr=settings.lr,
+            scale=scale,
         )
 
     def as_json(self) -> dict[str, int | float]:
         """For the run's config.json."""
         return asdict(self)
-
-    @property
-    def shortened(self) -> bool:
-        """Whether warm-up and annealing were scaled down."""
-        return self.steps < PAPER_STEPS
 
     def lr_at(self, step: int) -> float:
         """Learning rate of update `step` (the first is 1): linear warm-up, constant, and, with

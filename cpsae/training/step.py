@@ -1,26 +1,27 @@
-"""One update of the autoencoder, in the order that METHOD section 3 gives.
+"""What is trained, and one update of it, in the order that METHOD section 3 gives.
 
 Names: B rows, D dimensions, M enabled features (n_(t-1) in the paper).
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from cpsae.config import FitSettings
 from cpsae.sae.autoencoder import SparseAutoencoder
-from cpsae.sae.initialization import Parameters, unit_rows
-from cpsae.sae.kind import Kind, Latents
-from cpsae.sae.losses import Objective, objective
+from cpsae.sae.kind import Kind
+from cpsae.sae.losses import sparsity
 from cpsae.sae.normalization import Normalizer
 from cpsae.sae.progressive import Enabling, Importance
+from cpsae.training.group import Alone, Group
 from cpsae.training.optimizer import PrefixAdam
+from cpsae.training.rules import Objective, Step, StepRule, autograd
+from cpsae.training.settings import FitSettings
 
 _EARLY_STEPS = 100
+_KIND = "kind."
+"""What the names of a kind's running tensors begin with in a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class StepResult:
     """Figures of one update, in normalised space."""
 
     loss: float
-    mse: float
-    l1: float
+    parts: dict[str, float]
+    """mse, l1 (the mean sum of |a|), and what the kind's loss adds."""
     l0: float
     utilisation: float
     """rho after the update."""
@@ -37,31 +38,48 @@ class StepResult:
     """Features that took part."""
     growth: int
     """Features enabled after the update."""
-    temperature: float | None
-    """T that was used, for kinds that have one."""
+    figures: dict[str, float | None]
+    """The kind's own, as the update used them; temperature is None where there is none."""
+
+    def as_json(self) -> dict[str, float | int | None]:
+        """Flat, for metrics.jsonl."""
+        return {
+            "loss": self.loss,
+            **self.parts,
+            "l0": self.l0,
+            "utilisation": self.utilisation,
+            "n_enabled": self.n_enabled,
+            "growth": self.growth,
+            **self.figures,
+        }
 
 
-class TrainState:
-    """Everything that an update reads and changes."""
+class Trainable:
+    """An autoencoder in training: everything that an update reads and changes."""
 
     def __init__(
         self,
-        weights: Parameters,
+        weights: dict[str, Tensor],
         kind: Kind,
         normalizer: Normalizer,
         settings: FitSettings,
-        bfloat16: bool,
+        *,
+        bfloat16: bool = False,
+        rule: StepRule = autograd,
+        group: Group | None = None,
     ) -> None:
-        n = len(weights.b_enc)
-        device = weights.b_enc.device
+        """weights: of all n features, by the names of `kind.weights`, on the run's device."""
+        n, device = kind.plan.n, weights["b_dec"].device
         self.settings = settings
         self.normalizer = normalizer
-        self.kind = kind.to(device).train()
+        self.kind = kind.to(device)
+        self.objective = Objective(self.kind, settings.center, bfloat16)
+        self.rule = rule
+        self.group: Group = group or Alone()
         self.enabling = Enabling.from_settings(settings, n)
         self.importance = Importance.from_settings(settings, n, device)
-        self.optimizer = PrefixAdam(weights, settings, self.enabling.n_enabled)
+        self.optimizer = PrefixAdam(kind.weights, weights, settings, self.enabling.n_enabled)
         self.device = device
-        self.bfloat16 = bfloat16
         self.step = 0
         self.early_loss = torch.zeros((), dtype=torch.float64, device=device)
         """Sum of the losses of the first 100 updates (reading 17)."""
@@ -73,64 +91,37 @@ class TrainState:
         """
         self.step += 1
         x_BD = self.normalizer.normalize(rows_BD.to(self.device, non_blocking=True))
+        figures = {"temperature": None, **self.kind.figures()} if measure else {}
         n_enabled = self.optimizer.n_enabled
-        temperature = self.kind.temperature if measure else None
-        latents, parts = self.forward(x_BD)
-        parts.loss.backward()  # type: ignore[no-untyped-call]
+        step = self.rule(self.objective, self.optimizer.active, x_BD)
         if self.step <= _EARLY_STEPS:
-            self.early_loss += parts.loss.detach()
-        self._descend(lr)
-        rho = self.importance.observe(latents.raw.detach())
-        self.kind.after_step(self.step, rho)
+            self.early_loss += step.loss.total
+        self.optimizer.step(self.group.mean(step.gradients), lr)
+        rho = self.importance.update(self._indicator(step))
+        self.kind.after_step(self.step, rho, step.latents)
         added = self.enabling.advance(self.step, rho)
         if added:
             self.optimizer.enable(self.enabling.n_enabled)
         if not measure:
             return None
+        a_BM = step.latents.competed
+        parts = {"l1": sparsity(a_BM), **step.loss.parts}
         return StepResult(
-            loss=parts.loss.item(),
-            mse=parts.mse.item(),
-            l1=parts.l1.item(),
-            l0=float((latents.competed != 0).sum()) / len(x_BD),
+            loss=step.loss.total.item(),
+            parts={name: part.item() for name, part in parts.items()},
+            l0=float((a_BM != 0).sum()) / len(x_BD),
             utilisation=float(rho),
             n_enabled=n_enabled,
             growth=added,
-            temperature=temperature,
+            figures=figures,
         )
 
-    def forward(self, x_BD: Tensor) -> tuple[Latents, Objective]:
-        """Latents (B, M) and the objective (Eq. 1, 2) of normalised rows; five products in all,
-        backward included: x needs no gradient, and centring is folded into the bias."""
-        weight = self.optimizer.active
-        bias: Tensor = weight["b_enc"]
-        if self.settings.center:  # in float32, as it is folded when saved
-            bias = bias - weight["w_enc"] @ weight["b_dec"]
-        with self._products():
-            pre = F.linear(x_BD, weight["w_enc"], bias)
-            latents = self.kind(pre)
-            x_hat = torch.addmm(weight["b_dec"], latents.competed, weight["w_dec"])
-        penalised = latents.competed if self.settings.l1_on == "competed" else latents.raw
-        parts = objective(x_BD, x_hat, penalised, self.settings.l1, self.settings.mse_reduction)
-        return latents, parts
-
-    @torch.no_grad()
-    def _descend(self, lr: float) -> None:
-        """Adam along the gradient, decoder rows kept on the unit sphere."""
-        w_dec = self.optimizer.active["w_dec"]
-        gradient = w_dec.grad
-        assert gradient is not None, "backward leaves a gradient on every active weight"
-        # The part along a row would only change its norm, which is put back anyway.
-        along = (gradient * w_dec).sum(dim=1, keepdim=True)
-        gradient.addcmul_(along, w_dec, value=-1)
-        if self.settings.clip:
-            torch.nn.utils.clip_grad_norm_(self.optimizer.active.values(), self.settings.clip)
-        self.optimizer.step(lr)
-        w_dec.copy_(unit_rows(w_dec))
-
-    def _products(self) -> AbstractContextManager[Any]:
-        if not self.bfloat16:
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+    def _indicator(self, step: Step) -> Tensor:
+        """Which features fired in the whole group's batch (Eq. 3)."""
+        own = self.importance.indicator(step.latents.raw)
+        if self.importance.utilisation == "any":
+            return self.group.maximum(own)
+        return self.group.mean({"fires": own})["fires"]
 
     def initial_loss(self) -> float:
         """Mean loss of the first 100 updates, or of all so far (Table 1's "Initial Loss")."""
@@ -144,7 +135,8 @@ class TrainState:
         """What an exact resume needs: tensors by name, and what JSON can hold."""
         tensors = {**self.optimizer.tensors(), **self.importance.state()}
         tensors["early_loss"] = self.early_loss
-        return tensors, {**self.enabling.state(), "kind": self.kind.running_state()}
+        tensors |= {_KIND + name: tensor for name, tensor in self.kind.tensors.items()}
+        return tensors, dict(self.enabling.state())
 
     def restore(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Take back what `state` gave after update `step`."""
@@ -152,19 +144,16 @@ class TrainState:
         self.enabling.load_state(state)
         self.importance.load_state(tensors)
         self.early_loss.copy_(tensors["early_loss"])
-        self.kind.load_running_state(state["kind"])
+        for name, tensor in self.kind.tensors.items():
+            tensor.copy_(tensors[_KIND + name])
         self.optimizer.restore(tensors, self.enabling.n_enabled)
 
     def autoencoder(self, hook: dict[str, Any]) -> SparseAutoencoder:
-        """A copy for inference, centring folded into b_enc."""
+        """A copy for inference, centring folded in."""
         weights = self.optimizer.weights
-        b_enc = weights["b_enc"]
-        if self.settings.center:
-            b_enc = b_enc - weights["w_enc"] @ weights["b_dec"]
         return SparseAutoencoder.from_training(
-            Parameters(weights["w_enc"], b_enc, weights["w_dec"], weights["b_dec"]),
-            kind=self.settings.kind,
-            constants=self.kind.constants(),
+            self.kind.centred(weights) if self.settings.center else weights,
+            self.kind,
             n_enabled=self.enabling.n_enabled,
             normalizer=self.normalizer,
             hook=hook,

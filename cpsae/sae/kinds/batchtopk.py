@@ -4,79 +4,67 @@ At inference a row must not depend on its neighbours, so latents above a fixed t
 the running mean of the smallest latent that training batches kept.
 """
 
-import math
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from cpsae.config import FitSettings
-from cpsae.sae.kind import Kind, Latents, fitting_k
+from cpsae.sae.dead_latents import RevivingKind
+from cpsae.sae.kind import Latents, RunPlan, Spec, Weights
+from cpsae.sae.kinds.topk import TopKSettings, fitting_k
 
 # About the last 100 batches: long enough to be steady, short enough to follow a run of 1,000 steps.
 _MOMENTUM = 0.99
 
 
-class BatchTopK(Kind):
+class BatchTopK(RevivingKind):
     """a = f where f is among the batch's k * B largest (training) or f > threshold (inference)."""
 
-    def __init__(self, k: int, threshold: float = 0.0) -> None:
-        super().__init__()
-        if k < 1:
-            raise ValueError(f"k = {k} is not above 0")
-        if not (math.isfinite(threshold) and threshold >= 0):
-            raise ValueError(f"threshold {threshold} is not a number from 0 upwards")
-        self.k = k
-        self.batches = 0
-        self.threshold = torch.tensor(threshold, dtype=torch.float64)
-        self._smallest_kept: Tensor | None = None
+    name = "batchtopk"
+    Settings = TopKSettings
+    settings: TopKSettings
+    inference_settings: ClassVar[tuple[str, ...]] = ("k",)
+    state: ClassVar[Mapping[str, Spec]] = {
+        **RevivingKind.state,
+        "threshold": Spec("", dtype=torch.float64, saved="threshold"),
+    }
 
-    @classmethod
-    def from_settings(cls, settings: FitSettings, *, n: int, anneal_steps: int) -> Self:  # noqa: ARG003
-        """Takes `k`, which must not be above n."""
-        return cls(fitting_k(settings, n))
+    def __init__(self, settings: TopKSettings, plan: RunPlan) -> None:
+        """Raises SettingsError where k is above n."""
+        super().__init__(settings, plan)
+        self.k = fitting_k(settings, plan.n)
 
-    @classmethod
-    def from_constants(cls, constants: dict[str, Any]) -> Self:
-        """Takes `k` and `threshold`."""
-        return cls(int(constants["k"]), float(constants["threshold"]))
+    def encode(self, w: Weights, x: Tensor) -> Latents:
+        """x: (..., D)."""
+        f = F.linear(x, w["w_enc"], w["b_enc"]).relu()
+        kept = f.masked_fill(f <= self.tensors["threshold"].to(f.dtype), 0)
+        return Latents(raw=f, competed=kept)
 
-    def forward(self, pre: Tensor) -> Latents:
-        """pre: (..., M); in training mode all leading dimensions together are the batch."""
+    def encode_batch(self, w: Weights, x_BD: Tensor) -> Latents:
+        """x: (B, D)."""
+        pre = F.linear(x_BD, w["w_enc"], w["b_enc"])
         f = pre.relu()
-        if not self.training:
-            return Latents(raw=f, competed=f.masked_fill(f <= self.threshold.to(f.dtype), 0))
         flat = f.flatten()
-        count = flat.numel() // f.shape[-1] * min(self.k, f.shape[-1])
+        count = f.shape[0] * min(self.k, f.shape[1])
         values, indices = torch.topk(flat, count, sorted=False)
-        self._smallest_kept = values.detach().min()
         kept = torch.zeros_like(flat).scatter(0, indices, values)
-        return Latents(raw=f, competed=kept.view_as(f))
-
-    def constants(self) -> dict[str, Any]:
-        """k, and the threshold as it stands."""
-        return {"k": self.k, "threshold": float(self.threshold)}
+        return Latents(raw=f, competed=kept.view_as(f), pre=pre, kept=values)
 
     @torch.no_grad()
-    def after_step(self, step: int, rho: float | Tensor) -> None:  # noqa: ARG002
-        """Take the last training batch's smallest kept latent into the threshold."""
-        if self._smallest_kept is None:
-            return
-        self.move_running_state(self._smallest_kept.device)
-        momentum = _MOMENTUM if self.batches else 0.0
-        self.threshold.mul_(momentum).add_(self._smallest_kept, alpha=1 - momentum)
-        self.batches += 1
-        self._smallest_kept = None
+    def after_step(self, step: int, rho: Tensor, latents: Latents) -> None:
+        """Take the batch's smallest kept latent into the threshold."""
+        super().after_step(step, rho, latents)
+        assert latents.kept is not None, "encode_batch gives the values that it keeps"
+        smallest = latents.kept.min()
+        momentum = _MOMENTUM if step > 1 else 0.0
+        self.tensors["threshold"].mul_(momentum).add_(smallest, alpha=1 - momentum)
 
-    def running_state(self) -> dict[str, Any]:
-        """The threshold and how many batches went into it."""
-        return {"threshold": float(self.threshold), "batches": self.batches}
-
-    def load_running_state(self, state: dict[str, Any]) -> None:
-        """Restore `running_state()`."""
-        self.threshold.fill_(float(state["threshold"]))
-        self.batches = int(state["batches"])
-
-    def move_running_state(self, device: torch.device) -> None:
-        """Keep the threshold on `device`."""
-        self.threshold = self.threshold.to(device)
+    @classmethod
+    def from_constants(cls, constants: Mapping[str, Any], d: int, n: int) -> Self:
+        """Takes `k` and `threshold`."""
+        kind = super().from_constants(constants, d, n)
+        if kind.tensors["threshold"] < 0:
+            raise ValueError(f"threshold is {constants['threshold']}, not 0 or more")
+        return kind

@@ -1,63 +1,75 @@
 """The paper's kind: softmax competition (Eq. 5) whose temperature follows utilisation (Eq. 6)."""
 
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from cpsae.config import FitSettings
-from cpsae.sae.competition import TemperatureSchedule, compete
-from cpsae.sae.kind import Kind, Latents
+from cpsae.config import Settings as Group
+from cpsae.sae.competition import TemperatureSchedule, TemperatureSettings, compete
+from cpsae.sae.kind import Latents, RunPlan, Spec, Weights, finite
+from cpsae.sae.l1 import L1Kind, L1Settings
 
 
-class Competitive(Kind):
-    """a = softmax(f / T) * f, f = ReLU(pre)."""
+class CompetitionSettings(Group):
+    """Over which features the softmax of Eq. 5 is taken (reading 10)."""
 
-    def __init__(self, schedule: TemperatureSchedule, over: Literal["enabled", "active"]) -> None:
-        super().__init__()
-        self.schedule = schedule
-        self.over: Literal["enabled", "active"] = over
+    over: Literal["enabled", "active"] = "enabled"
+    """enabled: all enabled ones, f = 0 counts with exp(0); active: those with f > 0."""
 
-    @classmethod
-    def from_settings(cls, settings: FitSettings, *, n: int, anneal_steps: int) -> Self:  # noqa: ARG003
-        """At T_0, with T_base annealed over `anneal_steps`."""
-        schedule = TemperatureSchedule(settings.temperature, anneal_steps)
-        return cls(schedule, settings.competition.over)
 
-    @classmethod
-    def from_constants(cls, constants: dict[str, Any]) -> Self:
-        """With `temperature` fixed."""
-        over = constants["over"]
-        if over not in ("enabled", "active"):
-            raise ValueError(f"over is {over!r}, neither 'enabled' nor 'active'")
-        return cls(TemperatureSchedule.constant(float(constants["temperature"])), over)
+class CompetitiveSettings(L1Settings):
+    """Settings of the competition, and the L1 term."""
 
-    def forward(self, pre: Tensor) -> Latents:
-        """pre: (..., M) of the enabled features, all of which share the softmax."""
-        f = pre.relu()
-        return Latents(raw=f, competed=compete(f, self.schedule.value, self.over))
+    preset: ClassVar[dict[str, Any]] = {}
+    temperature: TemperatureSettings = TemperatureSettings()
+    competition: CompetitionSettings = CompetitionSettings()
+
+
+class Competitive(L1Kind):
+    """a = softmax(f / T) * f, f = ReLU(W_enc x + b_enc), with the L1 term of Eq. 2."""
+
+    name = "competitive"
+    Settings = CompetitiveSettings
+    settings: CompetitiveSettings
+    state: ClassVar[Mapping[str, Spec]] = {
+        "temperature": Spec("", dtype=torch.float64, saved="temperature")
+    }
+
+    def __init__(self, settings: CompetitiveSettings, plan: RunPlan) -> None:
+        """At T_0, with T_base annealed over the setting's steps, scaled to the run."""
+        super().__init__(settings, plan)
+        steps = round(settings.temperature.anneal_steps * plan.schedule_scale)
+        self.schedule = TemperatureSchedule(settings.temperature, steps)
+        self.tensors["temperature"].fill_(self.schedule.start())
+
+    def encode(self, w: Weights, x: Tensor) -> Latents:
+        """x: (..., D); all M enabled features share the softmax."""
+        f = F.linear(x, w["w_enc"], w["b_enc"]).relu()
+        competed = compete(f, self.tensors["temperature"], self.settings.competition.over)
+        return Latents(raw=f, competed=competed)
+
+    def after_step(self, step: int, rho: Tensor, latents: Latents) -> None:  # noqa: ARG002
+        """T_step from rho_step (Eq. 6)."""
+        self.schedule.update(self.tensors["temperature"], step, rho)
+
+    def figures(self) -> dict[str, float]:
+        """T. Waits for the GPU."""
+        return {"temperature": float(self.tensors["temperature"])}
 
     def constants(self) -> dict[str, Any]:
         """T as it stands, and over which features the softmax is taken."""
-        return {"temperature": float(self.schedule.value), "over": self.over}
+        return {**super().constants(), "over": self.settings.competition.over}
 
-    @property
-    def temperature(self) -> float:
-        """T as it stands. Waits for the GPU."""
-        return float(self.schedule.value)
-
-    def after_step(self, step: int, rho: float | Tensor) -> None:
-        """T_step from rho_step (Eq. 6)."""
-        self.schedule.update(step, rho)
-
-    def running_state(self) -> dict[str, Any]:
-        """T."""
-        return dict(self.schedule.state())
-
-    def load_running_state(self, state: dict[str, Any]) -> None:
-        """Restore T."""
-        self.schedule.load_state(state)
-
-    def move_running_state(self, device: torch.device) -> None:
-        """Keep T on `device`."""
-        self.schedule.to(device)
+    @classmethod
+    def from_constants(cls, constants: Mapping[str, Any], d: int, n: int) -> Self:
+        """With T fixed."""
+        competition = CompetitionSettings.model_validate({"over": constants["over"]})
+        kind = cls(CompetitiveSettings(competition=competition), RunPlan(d, n))
+        temperature = finite(constants, "temperature")
+        if temperature <= 0:
+            raise ValueError(f"temperature is {temperature}, not above 0")
+        kind.tensors["temperature"].fill_(temperature)
+        return kind

@@ -1,27 +1,18 @@
 """The baseline: latents are the encoder's outputs, a = f (METHOD section 1)."""
 
-from typing import Any, Self
-
+import torch.nn.functional as F
 from torch import Tensor
 
-from cpsae.config import FitSettings
-from cpsae.sae.kind import Kind, Latents
+from cpsae.sae.kind import Latents, Weights
+from cpsae.sae.l1 import L1Kind
 
 
-class ReLU(Kind):
-    """a = f = ReLU(pre)."""
+class ReLU(L1Kind):
+    """a = f = ReLU(W_enc x + b_enc), with the L1 term of Eq. 2."""
 
-    @classmethod
-    def from_settings(cls, settings: FitSettings, *, n: int, anneal_steps: int) -> Self:  # noqa: ARG003
-        """Takes nothing from the settings."""
-        return cls()
+    name = "relu"
 
-    @classmethod
-    def from_constants(cls, constants: dict[str, Any]) -> Self:  # noqa: ARG003
-        """Takes no constants."""
-        return cls()
-
-    def forward(self, pre: Tensor) -> Latents:
-        """pre: (..., M)."""
-        f = pre.relu()
+    def encode(self, w: Weights, x: Tensor) -> Latents:
+        """x: (..., D)."""
+        f = F.linear(x, w["w_enc"], w["b_enc"]).relu()
         return Latents(raw=f, competed=f)

@@ -1,39 +1,51 @@
 """TopK: each row keeps its k largest latents (Gao et al. 2024, arXiv 2406.04093)."""
 
-from typing import Any, Self
+from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
-from cpsae.config import FitSettings
-from cpsae.sae.kind import Kind, Latents, fitting_k
+from cpsae.config import Count
+from cpsae.errors import SettingsError
+from cpsae.sae.dead_latents import ReviveSettings, RevivingKind
+from cpsae.sae.kind import Latents, RunPlan, Weights
 
 
-class TopK(Kind):
+class TopKSettings(ReviveSettings):
+    """How many latents, and how dead ones are revived."""
+
+    k: Count = Field(32, ge=1)
+    """Latents a row."""
+
+
+def fitting_k(settings: TopKSettings, n: int) -> int:
+    """`k`. Raises SettingsError where it is above n."""
+    if settings.k > n:
+        raise SettingsError(
+            f"k = {settings.k} is above n_latents ({n}): take a smaller k or a larger dictionary"
+        )
+    return settings.k
+
+
+class TopK(RevivingKind):
     """a = f where f is among its row's k largest, else 0. With fewer than k enabled, all stay."""
 
-    def __init__(self, k: int) -> None:
-        super().__init__()
-        if k < 1:
-            raise ValueError(f"k = {k} is not above 0")
-        self.k = k
+    name = "topk"
+    Settings = TopKSettings
+    settings: TopKSettings
+    inference_settings: ClassVar[tuple[str, ...]] = ("k",)
 
-    @classmethod
-    def from_settings(cls, settings: FitSettings, *, n: int, anneal_steps: int) -> Self:  # noqa: ARG003
-        """Takes `k`, which must not be above n."""
-        return cls(fitting_k(settings, n))
+    def __init__(self, settings: TopKSettings, plan: RunPlan) -> None:
+        """Raises SettingsError where k is above n."""
+        super().__init__(settings, plan)
+        self.k = fitting_k(settings, plan.n)
 
-    @classmethod
-    def from_constants(cls, constants: dict[str, Any]) -> Self:
-        """Takes `k`."""
-        return cls(int(constants["k"]))
-
-    def forward(self, pre: Tensor) -> Latents:
-        """pre: (..., M)."""
+    def encode(self, w: Weights, x: Tensor) -> Latents:
+        """x: (..., D)."""
+        pre = F.linear(x, w["w_enc"], w["b_enc"])
         f = pre.relu()
         values, indices = torch.topk(f, min(self.k, f.shape[-1]), dim=-1, sorted=False)
-        return Latents(raw=f, competed=torch.zeros_like(f).scatter(-1, indices, values))
-
-    def constants(self) -> dict[str, Any]:
-        """k."""
-        return {"k": self.k}
+        kept = torch.zeros_like(f).scatter(-1, indices, values)
+        return Latents(raw=f, competed=kept, pre=pre, kept=values)

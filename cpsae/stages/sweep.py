@@ -1,0 +1,119 @@
+"""Several autoencoders at once, as one calls it: the runs of a sweep over one feed."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cpsae.device import choose_device
+from cpsae.durable import LOCK_NAME, set_aside, temporary_target, writer_lock
+from cpsae.errors import NonFiniteError, RunError
+from cpsae.events import Note, OnEvent, ignore
+from cpsae.stages.fit import note_unused, refuse_other_store, refuse_several_processes
+from cpsae.stages.runs import Job, Trained, check, store_as_first_seen, train
+from cpsae.store import Store, open_store
+from cpsae.training.loop import Stopped
+from cpsae.training.run_folder import RunFolder, run_name, write_json
+from cpsae.training.sweep import SweepMember
+
+_SUMMARY = "sweep.json"
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """A finished sweep, as sweep.json has it."""
+
+    path: Path
+    keys: list[str]
+    members: list[dict[str, Any]]
+    """`folder`, `values` and `summary` of each run."""
+
+
+def sweep(
+    store: str | Path,
+    members: Sequence[SweepMember],
+    *,
+    out: str | Path | None = None,
+    preset: str = "paper",
+    fresh: bool = False,
+    allow_partial: bool = False,
+    store_identity: str | None = None,
+    on_event: OnEvent = ignore,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> SweepResult | Stopped:
+    """Train every member in its folder in `out` (by default ./runs/sweep-<8 hex>), each exactly as
+    a fit of its own would, reading the store once for all. Continues what was begun there and
+    leaves alone what is complete, or with `fresh` renames the whole folder aside first.
+
+    Raises a CpsaeError as `fit` does; NonFiniteError, once the others are done, where a run
+    diverged.
+    """
+    refuse_several_processes()
+    opened = open_store(store, allow_partial)
+    refuse_other_store(opened, store_identity)
+    folder = RunFolder(out or Path("runs") / _name(preset, members, opened)).path
+    _refuse_foreign(folder)
+    if fresh and folder.exists():
+        on_event(Note(f"{folder} is kept as {set_aside(folder, 'sweep')}"))
+    jobs = [Job(RunFolder(folder / m.folder), m.settings, preset) for m in members]
+    for job in jobs:
+        job.run.refuse_foreign()
+        if job.run.begun:
+            job.run.refuse_other(job.settings, opened)
+            note_unused(job.run, opened, on_event)
+    to_do = [job for job in jobs if not job.run.complete]
+    trained: Trained | Stopped = Trained({})
+    if to_do:
+        opened = store_as_first_seen(jobs, opened)
+        device = choose_device(to_do[0].settings.device)
+        for job in to_do:
+            check(job, opened, device)
+        with writer_lock(folder, "sweep"):
+            trained = train(opened, to_do, device, on_event, should_stop)
+    if isinstance(trained, Stopped):
+        return trained
+    on_event(Note(f"{folder} is complete"))
+    return _result(folder, members, jobs, trained)
+
+
+def _result(
+    folder: Path, members: Sequence[SweepMember], jobs: Sequence[Job], trained: Trained
+) -> SweepResult:
+    """Write sweep.json. Raises NonFiniteError where a run diverged."""
+    rows: list[dict[str, Any]] = []
+    for member, job in zip(members, jobs, strict=True):
+        row: dict[str, Any] = {"folder": member.folder, "values": member.values}
+        error = trained.failed.get(job)
+        row["summary"] = None if error else job.run.read_summary()
+        rows.append(row if error is None else {**row, "error": str(error)})
+    keys = list(members[0].values)
+    write_json(folder / _SUMMARY, {"keys": keys, "members": rows})
+    if trained.failed:
+        raise NonFiniteError(
+            f"{folder}: {len(trained.failed)} of {len(jobs)} runs diverged, the others are "
+            f"complete: {'; '.join(str(error) for error in trained.failed.values())}"
+        )
+    return SweepResult(folder, keys, rows)
+
+
+def _name(preset: str, members: Sequence[SweepMember], store: Store) -> str:
+    names = [(m.folder, run_name(preset, m.settings, store)) for m in members]
+    return f"sweep-{hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]}"
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raises RunError where something else than a sweep is in the way."""
+    if RunFolder(folder).begun:
+        raise RunError(f"{folder}: is a run, not a sweep; choose another --out")
+    if not folder.exists():
+        return
+    if not folder.is_dir() or any(map(_is_foreign, folder.iterdir())):
+        raise RunError(f"{folder}: is there already and is no sweep; choose another --out")
+
+
+def _is_foreign(path: Path) -> bool:
+    if path.is_dir():
+        return "=" not in path.name
+    return path.name not in (LOCK_NAME, _SUMMARY) and temporary_target(path) is None

@@ -1,0 +1,199 @@
+"""One run of a loop: what is trained, its schedule, its log and its checkpoints."""
+
+import math
+import time
+from dataclasses import asdict
+
+import torch
+
+from cpsae.errors import NonFiniteError, SettingsError
+from cpsae.events import Note, OnEvent, ignore
+from cpsae.sae.initialization import initialize
+from cpsae.sae.kind import RunPlan
+from cpsae.sae.kinds import load_kind
+from cpsae.training.checkpoint import (
+    Checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+    unusable,
+)
+from cpsae.training.facts import Facts
+from cpsae.training.feed import FeedPosition
+from cpsae.training.machine import machine_of
+from cpsae.training.run_folder import MetricsLog, RunFolder
+from cpsae.training.schedule import Schedule
+from cpsae.training.settings import FitSettings
+from cpsae.training.step import StepResult, Trainable
+
+
+class Member:
+    """A run in its folder, whose lock is held, from wherever it has got to.
+
+    `step` is the last update that it holds, `position` where the feed goes on after it.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        settings: FitSettings,
+        facts: Facts,
+        d: int,
+        device: torch.device,
+        on_event: OnEvent = ignore,
+    ) -> None:
+        """Continues from the last checkpoint, or begins.
+
+        Raises SettingsError where the settings do not fit d or the memory, RunError where the
+        checkpoint cannot be used.
+        """
+        self.run = run
+        self.settings = settings
+        self.schedule = facts.schedule
+        self.device = device
+        every = settings.log_every
+        self._checkpoint_every = -(-settings.checkpoint_every // every) * every
+        self.position = FeedPosition()
+        self._seconds = 0.0
+        found = list_checkpoints(run.checkpoints)
+        checkpoint = load_checkpoint(found[-1]) if found else None
+        mean = run.read_mean() if checkpoint is None and settings.init == "tied" else None
+        self.trainable = new_trainable(settings, facts, d, device, mean)
+        if checkpoint is not None:
+            self._restore(checkpoint, on_event)
+        self._clock = _Clock(self._seconds, self.step)
+        self._log: MetricsLog | None = None
+
+    @property
+    def step(self) -> int:
+        """Updates so far."""
+        return self.trainable.step
+
+    def update(self, rows: torch.Tensor) -> StepResult | None:
+        """The next update, from rows (batch_size, d) of the feed; its figures, where they are
+        logged. Raises NonFiniteError where the loss is no number, DiskError on a full disk."""
+        if self._log is None:
+            self._log = MetricsLog(self.run.metrics, self.step)
+        step = self.step + 1
+        measure = step in (1, self.schedule.steps) or step % self.settings.log_every == 0
+        lr = self.schedule.lr_at(step)
+        result = self.trainable.update(rows, lr, measure)
+        if result is not None:
+            self._refuse_non_finite("the loss", math.isfinite(result.loss))
+            rate = self._clock.lap(step) * self.settings.batch_size
+            line = {
+                "step": step,
+                **result.as_json(),
+                "lr": lr,
+                "seconds": round(self._clock.seconds, 3),
+                "rows_per_second": round(rate, 1),
+            }
+            self._log.append(line)
+        return result
+
+    def wants_checkpoint(self) -> bool:
+        """Whether one belongs after the update made last."""
+        return self.step == self.schedule.steps or self.step % self._checkpoint_every == 0
+
+    def save(self, position: FeedPosition) -> None:
+        """Write a checkpoint; the feed goes on at `position`. Raises NonFiniteError, and writes
+        nothing, where a weight is no number."""
+        self._refuse_non_finite("a weight", self.trainable.finite())
+        if self._log is not None:
+            self._log.sync()
+        tensors, state = self.trainable.state()
+        state |= {
+            "settings": self.settings.model_dump(mode="json"),
+            "feed": asdict(position),
+            "seconds": self._clock.seconds,
+            "machine": machine_of(self.device),
+        }
+        save_checkpoint(
+            self.run.checkpoints,
+            Checkpoint(self.step, tensors, state),
+            self.settings.keep_checkpoints,
+        )
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._log is not None:
+            self._log.close()
+
+    def _restore(self, checkpoint: Checkpoint, on_event: OnEvent) -> None:
+        try:
+            self.trainable.restore(checkpoint.step, checkpoint.tensors, checkpoint.state)
+            self.position = FeedPosition(**checkpoint.state["feed"])
+            self._seconds = float(checkpoint.state["seconds"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            path = list_checkpoints(self.run.checkpoints)[-1]
+            raise unusable(path, "does not fit this run", error) from None
+        on_event(Note(f"{self.run.path}: continuing after step {checkpoint.step}"))
+
+    def _refuse_non_finite(self, what: str, finite: bool) -> None:
+        if finite:
+            return
+        kept = list_checkpoints(self.run.checkpoints)
+        last = f"; {kept[-1]} is kept" if kept else ""
+        remedies = ["a lower --lr"]
+        remedies += [] if self.settings.clip else ["--set clip=1"]
+        remedies += [] if self.settings.max_norm else ["--set max_norm=10"]
+        raise NonFiniteError(
+            f"{self.run.path}: step {self.step}: {what} is no finite number{last}; try "
+            f"{' or '.join(remedies)}, with --fresh"
+        )
+
+
+def new_trainable(
+    settings: FitSettings,
+    facts: Facts,
+    d: int,
+    device: torch.device,
+    mean: torch.Tensor | None = None,
+) -> Trainable:
+    """What is trained, before update 1. mean: (d,), what b_dec begins with where init is tied.
+
+    Raises SettingsError where the settings do not fit d, or the weights do not fit the memory.
+    """
+    kind_class, plan = load_kind(settings.kind), run_plan(settings, facts.schedule, d)
+    try:
+        weights = initialize(kind_class.weights, d, plan.n, settings.init, mean, settings.seed)
+        return Trainable(
+            {name: weight.to(device) for name, weight in weights.items()},
+            kind_class(settings.method, plan),
+            facts.normalizer,
+            settings,
+            bfloat16=facts.precision == "bfloat16",
+        )
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU the text alone tells
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise SettingsError(
+            f"n_latents {plan.n}: the weights of {plan.n:,} x {d} and their moments do not fit the "
+            f"memory of {device}; take a smaller --n-latents"
+        ) from None
+
+
+def run_plan(settings: FitSettings, schedule: Schedule, d: int) -> RunPlan:
+    """What a kind may know of a run on rows (d,)."""
+    return RunPlan(
+        d=d,
+        n=settings.n_latents or d,
+        rows=schedule.steps * settings.batch_size,
+        schedule_scale=schedule.scale,
+        mse_reduction=settings.mse_reduction,
+    )
+
+
+class _Clock:
+    """Seconds that a run has taken, those before an interruption included."""
+
+    def __init__(self, seconds: float, step: int) -> None:
+        self.seconds = seconds
+        self._step = step
+        self._began = time.monotonic() - seconds
+
+    def lap(self, step: int) -> float:
+        """Move `seconds` on to now; steps a second since the last lap."""
+        steps, before = step - self._step, self.seconds
+        self.seconds, self._step = time.monotonic() - self._began, step
+        return steps / max(self.seconds - before, 1e-9)

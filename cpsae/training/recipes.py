@@ -1,0 +1,94 @@
+"""How the settings of a fit come together: presets, recipes, and a kind's own keys."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cpsae.config import Resolved, resolve
+from cpsae.config.resolve import RECIPE, flatten, read_recipe, read_run_config
+from cpsae.errors import SettingsError
+from cpsae.sae.kinds import kind_names, kinds_with_setting, load_kind
+from cpsae.training.settings import DEFAULT_KIND, FitSettings, refuse_key_of_another_kind
+
+_NAMED: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "baseline": {"kind": "relu", "growth": "none"},
+}
+
+
+def preset_names() -> list[str]:
+    """`paper` and `baseline`, then one preset for each kind of SAE."""
+    return [*_NAMED, *kind_names()]
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The settings of a preset, as dotted keys; it holds only what differs from the defaults.
+
+    `baseline` is the paper's: all features from step 0 and no competition. A kind's own preset is
+    what the kind says. Raises SettingsError for an unknown name.
+    """
+    if name in _NAMED:
+        return dict(_NAMED[name])
+    if name not in kind_names():
+        raise SettingsError(f"preset {name}: expected one of {', '.join(preset_names())}")
+    return {"kind": name, **load_kind(name).Settings.preset}
+
+
+def resolve_fit(layers: Mapping[str, Mapping[str, Any]]) -> Resolved[FitSettings]:
+    """Combine layers of dotted keys, the strongest first, as `cpsae.config.resolve` does; which
+    keys there are depends on the kind. Raises SettingsError, by name for another kind's key."""
+    flat = {layer: flatten(values) for layer, values in layers.items()}
+    kind = next((v["kind"] for v in flat.values() if "kind" in v), DEFAULT_KIND)
+    if not isinstance(kind, str):
+        raise SettingsError(f"kind = {kind!r}: expected one of {', '.join(kind_names())}")
+    known = flatten(FitSettings(kind=kind).model_dump(mode="json"))
+
+    def refuse(layer: str, key: str) -> None:
+        try:
+            refuse_key_of_another_kind(key, kind, f"{layer}: ")
+        except SettingsError as error:
+            raise SettingsError(str(error), from_file=layer.startswith(RECIPE)) from None
+
+    own = {
+        layer: _without_idle(values, known, layer.endswith(".json"))
+        for layer, values in flat.items()
+    }
+    return resolve(FitSettings, own, known, refuse)
+
+
+def fit_recipe(path: Path) -> dict[str, Any]:
+    """Dotted keys of a recipe: TOML, or the config.json of a run. One of cpsae 0.1 had one seed for
+    the weights and the order of rows. Raises SettingsError where it is missing or malformed."""
+    values = read_recipe(path)
+    if read_run_config(path) is not None:
+        values.setdefault("order_seed", values.get("seed", 0))
+    return values
+
+
+def known_to_0_1(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a run's config.json, whichever release wrote it, as this one writes them."""
+    flat = flatten(settings)
+    kind = str(flat.get("kind", DEFAULT_KIND))
+    known = flatten(FitSettings(kind=kind).model_dump(mode="json"))
+    return _without_idle({"order_seed": flat.get("seed", 0), **flat}, known, idle=True)
+
+
+def _without_idle(
+    values: Mapping[str, Any], known: Mapping[str, Any], idle: bool
+) -> dict[str, Any]:
+    """A run's config.json holds every setting, so those of other kinds that stand at their
+    defaults were never asked for."""
+    if not idle:
+        return dict(values)
+    return {
+        key: value
+        for key, value in values.items()
+        if key in known or not _at_default_elsewhere(key, value)
+    }
+
+
+def _at_default_elsewhere(key: str, value: Any) -> bool:
+    return any(
+        flatten(load_kind(kind).Settings().model_dump(mode="json")).get(key) == value
+        for kind in kinds_with_setting(key)
+    )

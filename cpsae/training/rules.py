@@ -1,0 +1,65 @@
+"""Step rules: from the enabled weights and a batch to the gradients of the loss.
+
+`autograd` serves every kind and is the reference for any other rule, which must agree with it in
+values and gradients.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cpsae.sae.kind import Kind, Latents
+from cpsae.sae.losses import Loss
+
+
+class Step(NamedTuple):
+    """What a rule gives; nothing of it has a history."""
+
+    gradients: dict[str, Tensor]
+    """By the weights' names, in their shapes."""
+    latents: Latents
+    """(B, M) of the batch."""
+    loss: Loss
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a batch as a function of the weights."""
+
+    kind: Kind
+    center: bool = False
+    """Whether the encoder sees x - b_dec."""
+    bfloat16: bool = False
+    """Whether matrix products are made in bfloat16; sums are float32."""
+
+    def __call__(self, w: Mapping[str, Tensor], x_BD: Tensor) -> tuple[Latents, Loss]:
+        """w: weights of the enabled features; x: (B, D) normalised. Five products in all, backward
+        included: x needs no gradient, and centring is folded into the bias."""
+        seen = self.kind.centred(w) if self.center else w  # in float32, as when it is saved
+        with self._products(x_BD.device.type):
+            latents = self.kind.encode_batch(seen, x_BD)
+            x_hat = self.kind.decode(w, latents.competed)
+            return latents, self.kind.loss(w, x_BD, latents, x_hat)
+
+    def _products(self, device_type: str) -> AbstractContextManager[Any]:
+        return torch.autocast(device_type, torch.bfloat16) if self.bfloat16 else nullcontext()
+
+
+StepRule = Callable[[Objective, Mapping[str, Tensor], Tensor], Step]
+
+
+def autograd(objective: Objective, w: Mapping[str, Tensor], x_BD: Tensor) -> Step:
+    """torch's own differentiation. w: leaves that ask for gradients."""
+    latents, loss = objective(w, x_BD)
+    names = list(w)
+    found = torch.autograd.grad(loss.total, [w[name] for name in names], allow_unused=True)
+    gradients = {
+        name: torch.zeros_like(w[name]) if gradient is None else gradient
+        for name, gradient in zip(names, found, strict=True)
+    }
+    parts = {name: part.detach() for name, part in loss.parts.items()}
+    return Step(gradients, latents.detached(), Loss(loss.total.detach(), parts))
