@@ -7,35 +7,36 @@ import safetensors.torch
 import torch
 
 import cpsae
-from cpsae.config import FitSettings
-from cpsae.config.training import kind_names
 from cpsae.errors import RunError
 from cpsae.sae.autoencoder import SparseAutoencoder, load
-from cpsae.sae.initialization import Parameters, initialize
-from cpsae.sae.kinds import load_kind
+from cpsae.sae.initialization import initialize
+from cpsae.sae.kind import STANDARD, RunPlan
+from cpsae.sae.kinds import kind_names, load_kind
 from cpsae.sae.normalization import InputError, Normalizer
+from cpsae.training.settings import FitSettings
 
 D, N, M = 10, 16, 11
 HOOK = {"layer": 19, "name": "resid_post"}
 
 
 def parameters(seed=0):
-    weights = initialize(D, N, "uniform", seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    return Parameters(
-        weights.w_enc,
-        torch.randn(N, generator=generator) * 0.1,
-        weights.w_dec,
-        torch.randn(D, generator=generator) * 0.1,
-    )
+    return {
+        **initialize(STANDARD, D, N, "uniform", seed=seed),
+        "b_enc": torch.randn(N, generator=generator) * 0.1,
+        "b_dec": torch.randn(D, generator=generator) * 0.1,
+    }
+
+
+def rule(kind):
+    own = {"k": 3} if "topk" in kind else {}
+    return load_kind(kind)(FitSettings(kind=kind, **own).method, RunPlan(D, N))
 
 
 def autoencoder(kind="competitive", normalize="layer", m=M):
-    rule = load_kind(kind).from_settings(FitSettings(k=3), n=N, anneal_steps=2000)
     return SparseAutoencoder.from_training(
         parameters(),
-        kind=kind,
-        constants=rule.constants(),
+        rule(kind),
         n_enabled=m,
         normalizer=Normalizer.from_statistics(normalize, D, mean_squared_norm=9.0, mean_norm=2.9),
         hook=HOOK,
@@ -49,7 +50,9 @@ def vectors(*shape):
 @pytest.mark.parametrize("normalize", ["layer", "layer-variance", "unit", "sqrt-d", "none"])
 def test_encode_and_decode_equal_the_reference(normalize):
     sae, x = autoencoder(normalize=normalize), vectors(6)
-    w_enc, b_enc, w_dec, b_dec = (p.double().numpy() for p in parameters())
+    w_enc, b_enc, w_dec, b_dec = (
+        parameters()[name].double().numpy() for name in ("w_enc", "b_enc", "w_dec", "b_dec")
+    )
     a, x_hat = sae.encode(x), sae(x)
     for i, raw in enumerate(x.double().numpy()):
         mean = raw.mean() if "layer" in normalize else 0.0
@@ -92,19 +95,12 @@ def test_disabled_features_take_no_part():
 
 
 def test_shares_nothing_and_asks_for_no_gradients():
-    weights = parameters()
-    rule = load_kind("competitive").from_settings(FitSettings(), n=N, anneal_steps=9)
-    sae = SparseAutoencoder.from_training(
-        weights,
-        kind="competitive",
-        constants=rule.constants(),
-        n_enabled=M,
-        normalizer=Normalizer("none"),
-    )
+    weights, kind = parameters(), rule("competitive")
+    sae = SparseAutoencoder.from_training(weights, kind, n_enabled=M, normalizer=Normalizer("none"))
     before = sae(vectors(3))
-    for tensor in weights:
+    for tensor in weights.values():
         tensor.zero_()
-    rule.after_step(1, 1.0)
+    kind.tensors["temperature"].fill_(0.05)
     assert torch.equal(sae(vectors(3)), before)
     assert not before.requires_grad
     assert not sae.training
@@ -201,7 +197,7 @@ def drop(folder):
         (lambda f: edit(f, kind=None), "has no 'kind'"),
         (lambda f: edit(f, n_enabled=17), "n_enabled is 17"),
         (lambda f: edit(f, n_enabled="4"), "n_enabled is '4'"),
-        (lambda f: edit(f, d=11), "d is 11, but the weights have 10"),
+        (lambda f: edit(f, d=11), r"W_enc has shape \(10, 16\), but d = 11 and n = 16 go with"),
         (lambda f: edit(f, temperature="hot"), "make no autoencoder"),
         (lambda f: edit(f, temperature=None), "has no 'temperature'"),
         (lambda f: edit(f, normalization=3), "make no autoencoder"),

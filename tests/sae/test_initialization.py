@@ -1,8 +1,14 @@
 import math
+from types import SimpleNamespace
 
 import torch
 
-from cpsae.sae.initialization import initialize
+from cpsae.sae.initialization import initialize as initialize_by_name
+from cpsae.sae.kind import STANDARD, Spec
+
+
+def initialize(*arguments, specs=STANDARD, **options):
+    return SimpleNamespace(**initialize_by_name(specs, *arguments, **options))
 
 
 def test_tied():
@@ -35,4 +41,11 @@ def test_seed_decides_alone():
     again, other = initialize(4, 5, seed=7), initialize(4, 5, seed=8)
     assert torch.equal(first.w_dec, again.w_dec)
     assert not torch.equal(first.w_dec, other.w_dec)
-    assert all(t.dtype == torch.float32 for t in first)
+    assert all(t.dtype == torch.float32 for t in vars(first).values())
+
+
+def test_other_weights_begin_as_their_spec_says():
+    specs = {**STANDARD, "log_threshold": Spec("n", start=-2.5), "scale": Spec("", start=1.0)}
+    p = initialize(4, 5, specs=specs)
+    assert torch.equal(p.log_threshold, torch.full((5,), -2.5))
+    assert p.scale == 1.0

@@ -4,7 +4,10 @@ import reference
 import torch
 
 from cpsae.sae.competition import compete
-from cpsae.sae.losses import objective
+from cpsae.sae.kind import Latents, RunPlan
+from cpsae.sae.kinds import load_kind
+from cpsae.sae.losses import reconstruction, sparsity
+from cpsae.training.settings import FitSettings
 
 D, N, B = 5, 7, 6
 
@@ -24,7 +27,9 @@ def loss(x, w_e, b_e, w_d, b_d, over, l1_on, dtype=torch.float64):
     x, w_e, b_e, w_d, b_d = (torch.as_tensor(v).to(dtype) for v in (x, w_e, b_e, w_d, b_d))
     f = (x @ w_e.T + b_e).relu()
     a = compete(f, 0.2, over)
-    return objective(x, a @ w_d.T + b_d, a if l1_on == "competed" else f, l1=0.04)
+    method = FitSettings(l1=0.04, l1_on=l1_on).method
+    kind = load_kind("competitive")(method, RunPlan(D, N))
+    return kind.loss({}, x, Latents(f, a), a @ w_d.T + b_d)
 
 
 @pytest.mark.parametrize("over", ["enabled", "active"])
@@ -32,14 +37,17 @@ def loss(x, w_e, b_e, w_d, b_d, over, l1_on, dtype=torch.float64):
 def test_loss_and_gradients_equal_the_reference(over, l1_on):
     given = problem()
     expected = reference.loss(**given, temperature=0.2, l1=0.04, over=over, l1_on=l1_on)
-    single = loss(**given, over=over, l1_on=l1_on, dtype=torch.float32).loss
+    single = loss(**given, over=over, l1_on=l1_on, dtype=torch.float32).total
     assert single.item() == pytest.approx(expected, rel=1e-5)
 
     tensors = {name: torch.tensor(value, requires_grad=True) for name, value in given.items()}
     parts = loss(**tensors, over=over, l1_on=l1_on)
-    assert parts.loss.item() == pytest.approx(expected, rel=1e-12)
-    assert parts.loss.item() == pytest.approx((parts.mse + 0.04 * parts.l1).item(), rel=1e-12)
-    parts.loss.backward()
+    assert parts.total.item() == pytest.approx(expected, rel=1e-12)
+    penalty = parts.parts["l1" if l1_on == "competed" else "penalty"]
+    assert parts.total.item() == pytest.approx(
+        (parts.parts["mse"] + 0.04 * penalty).item(), rel=1e-12
+    )
+    parts.total.backward()
     for name in ("w_e", "b_e", "w_d", "b_d"):
         differences = finite_differences(given, name, over, l1_on)
         np.testing.assert_allclose(tensors[name].grad.numpy(), differences, atol=2e-5)
@@ -61,16 +69,19 @@ def finite_differences(given, name, over, l1_on, step=1e-6):
 
 
 def test_mean_reduction_divides_by_d():
-    x, x_hat, a = torch.randn(4, 8), torch.randn(4, 8), torch.rand(4, 3)
-    whole, mean = (objective(x, x_hat, a, 0.1, how) for how in ("sum", "mean"))
-    torch.testing.assert_close(mean.mse, whole.mse / 8)
-    torch.testing.assert_close(mean.l1, whole.l1)
-    torch.testing.assert_close(whole.mse, (x - x_hat).square().sum(1).mean())
-    torch.testing.assert_close(whole.l1, a.sum(1).mean())
+    x, x_hat = torch.randn(4, 8), torch.randn(4, 8)
+    whole, mean = (reconstruction(x, x_hat, how) for how in ("sum", "mean"))
+    torch.testing.assert_close(mean, whole / 8)
+    torch.testing.assert_close(whole, (x - x_hat).square().sum(1).mean())
+
+
+def test_l1_is_summed_over_latents_and_averaged_over_rows():
+    a = torch.rand(4, 3)
+    torch.testing.assert_close(sparsity(a), a.sum(1).mean())
 
 
 def test_half_precision_is_summed_in_float32():
     x_hat = torch.full((4, 4096), 1.0, dtype=torch.bfloat16)
-    parts = objective(torch.zeros(4, 4096), x_hat, x_hat, 0.0)
-    assert parts.mse.item() == parts.l1.item() == 4096
-    assert parts.mse.dtype == torch.float32
+    for value in (reconstruction(torch.zeros(4, 4096), x_hat), sparsity(x_hat)):
+        assert value.item() == 4096
+        assert value.dtype == torch.float32

@@ -5,9 +5,8 @@ import pytest
 import reference
 import torch
 
-from cpsae.config import FitSettings, TemperatureSettings
-from cpsae.sae.competition import TemperatureSchedule
-from cpsae.sae.progressive import Enabling, Importance, growth
+from cpsae.sae.competition import TemperatureSchedule, TemperatureSettings
+from cpsae.sae.progressive import Enabling, EnablingSettings, Importance, growth
 
 BELOW_3, BELOW_6 = np.nextafter(0.3, 0), np.nextafter(0.6, 0)
 
@@ -103,12 +102,13 @@ def test_a_run_in_order_equals_the_reference(utilisation, n, rule, growth_every)
     """Section 3, "Order within a run": n, T, v and rho of each step, with firing rates that drift
     through all three branches of Eq. 4."""
     generator = np.random.default_rng(n)
-    settings = FitSettings(utilisation=utilisation, growth=rule, growth_every=growth_every)
+    settings = EnablingSettings(utilisation=utilisation, growth=rule, growth_every=growth_every)
     importance, enabling = (
         Importance.from_settings(settings, n),
         Enabling.from_settings(settings, n),
     )
     schedule = TemperatureSchedule(TemperatureSettings(), anneal_steps=40)
+    temperature = torch.tensor(schedule.start(), dtype=torch.float64)
     expected = reference.Run(
         n, anneal_steps=40, utilisation=utilisation, rule=rule, growth_every=growth_every
     )
@@ -117,12 +117,12 @@ def test_a_run_in_order_equals_the_reference(utilisation, n, rule, growth_every)
         drift = generator.standard_normal((6, enabling.n_enabled)) * 0.3 + step / 30 - 1
         f = np.maximum(drift, 0).astype(np.float32)
         rho = importance.observe(torch.from_numpy(f))
-        schedule.update(step, rho)
+        schedule.update(temperature, step, rho)
         enabling.advance(step, rho)
         expected.after_update(f)
         assert rho.dtype == torch.float64
         assert rho.item() == pytest.approx(expected.rho, abs=1e-12)
-        assert schedule.value.item() == pytest.approx(expected.temperature, abs=1e-12)
+        assert temperature.item() == pytest.approx(expected.temperature, abs=1e-12)
         np.testing.assert_allclose(importance.v_N.numpy(), expected.v, atol=1e-12)
         assert not importance.v_N[enabling.n_enabled :].any()
 

@@ -7,11 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from cpsae.config import FitSettings
-from cpsae.sae.initialization import Parameters
-from cpsae.training.optimizer import NAMES, PER_FEATURE, PrefixAdam
+from cpsae.sae.kind import Spec
+from cpsae.training.optimizer import PrefixAdam
+from cpsae.training.settings import FitSettings
 
 N, D = 12, 5
+PER_FEATURE = ("w_enc", "b_enc", "w_dec")
+NAMES = (*PER_FEATURE, "b_dec")
+SPECS = {
+    "w_enc": Spec("nd", decay=True),
+    "b_enc": Spec("n"),
+    "w_dec": Spec("nd", decay=True),
+    "b_dec": Spec("d"),
+}
 SHAPES = {"w_enc": (N, D), "b_enc": (N,), "w_dec": (N, D), "b_dec": (D,)}
 
 
@@ -21,12 +29,11 @@ def some(seed):
 
 
 def made(settings, n_enabled):
-    return PrefixAdam(Parameters(**some(0)), settings, n_enabled)
+    return PrefixAdam(SPECS, some(0), settings, n_enabled)
 
 
-def give_gradients(optimizer, gradients):
-    for name, parameter in optimizer.active.items():
-        parameter.grad = gradients[name][: len(parameter)].clone()
+def of_prefix(optimizer, gradients):
+    return {name: gradients[name][: len(p)].clone() for name, p in optimizer.active.items()}
 
 
 def lr_of(step):
@@ -46,12 +53,11 @@ def test_all_enabled_is_torchs_own(name):
         expected = torch.optim.Adam(plain.values())
     for step in range(1, 21):
         gradients = some(step)
-        give_gradients(optimizer, gradients)
         for key, parameter in plain.items():
             parameter.grad = gradients[key]
         for group in expected.param_groups:
             group["lr"] = lr_of(step)
-        optimizer.step(lr_of(step))
+        optimizer.step(of_prefix(optimizer, gradients), lr_of(step))
         expected.step()
         for key in NAMES:
             torch.testing.assert_close(
@@ -90,8 +96,7 @@ def test_growing_prefix_is_masked_adamw():
     n_enabled = 3
     for step in range(1, 31):
         gradients = some(step)
-        give_gradients(optimizer, gradients)
-        optimizer.step(lr_of(step))
+        optimizer.step(of_prefix(optimizer, gradients), lr_of(step))
         expected.step(gradients, n_enabled, lr_of(step))
         for name in NAMES:
             np.testing.assert_allclose(
@@ -112,16 +117,14 @@ def test_restored_goes_on_with_the_same_bits():
     straight = made(FitSettings(), 4)
     saved = None
     for step in range(1, 9):
-        give_gradients(straight, some(step))
-        straight.step(lr_of(step))
+        straight.step(of_prefix(straight, some(step)), lr_of(step))
         if step == 3:
             straight.enable(7)
             saved = {name: tensor.clone() for name, tensor in straight.tensors().items()}
-    resumed = PrefixAdam(Parameters(**some(99)), FitSettings(), 4)
+    resumed = PrefixAdam(SPECS, some(99), FitSettings(), 4)
     resumed.restore(saved, 7)
     for step in range(4, 9):
-        give_gradients(resumed, some(step))
-        resumed.step(lr_of(step))
+        resumed.step(of_prefix(resumed, some(step)), lr_of(step))
     for name, tensor in straight.tensors().items():
         assert torch.equal(tensor, resumed.tensors()[name]), name
 
@@ -129,11 +132,28 @@ def test_restored_goes_on_with_the_same_bits():
 def test_no_compiler_is_imported():
     """Seconds at the start of every fit."""
     program = (
-        "import sys; from cpsae.config import FitSettings\n"
+        "import sys; from cpsae.training.settings import FitSettings\n"
         "from cpsae.sae.initialization import initialize\n"
+        "from cpsae.sae.kind import STANDARD\n"
         "from cpsae.training.optimizer import PrefixAdam\n"
-        "import torch; optimizer = PrefixAdam(initialize(3, 4), FitSettings(), 4)\n"
-        "sum(p.sum() for p in optimizer.active.values()).backward(); optimizer.step(0.1)\n"
+        "optimizer = PrefixAdam(STANDARD, initialize(STANDARD, 3, 4), FitSettings(), 4)\n"
+        "optimizer.step({k: p.detach() * 0 for k, p in optimizer.active.items()}, 0.1)\n"
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_rows_of_unit_norm_stay_so_and_clipping_bounds_the_whole_gradient():
+    specs = {**SPECS, "w_dec": Spec("nd", decay=True, unit_rows=True)}
+    weights = some(0)
+    weights["w_dec"] = torch.nn.functional.normalize(weights["w_dec"], dim=1)
+    optimizer = PrefixAdam(specs, weights, FitSettings(clip=0.5), N)
+    gradients = {name: gradient.clone() for name, gradient in some(1).items()}
+    w = optimizer.weights["w_dec"].double().clone()
+    optimizer.step(gradients, 0.1)
+    along = (gradients["w_dec"].double() * w).sum(1)
+    assert along.abs().max() < 1e-6
+    total = sum(float((gradient.double() ** 2).sum()) for gradient in gradients.values()) ** 0.5
+    assert total == pytest.approx(0.5, rel=1e-5)
+    norms = optimizer.weights["w_dec"].double().norm(dim=1)
+    assert (norms - 1).abs().max() < 1e-6

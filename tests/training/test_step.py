@@ -5,14 +5,17 @@ import pytest
 import reference
 import torch
 
-from cpsae.config import FitSettings
 from cpsae.sae.initialization import initialize
+from cpsae.sae.kind import RunPlan
 from cpsae.sae.kinds import load_kind
 from cpsae.sae.normalization import Normalizer
-from cpsae.training.optimizer import NAMES
-from cpsae.training.step import TrainState
+from cpsae.training.settings import FitSettings
+from cpsae.training.step import Trainable
 
+NAMES = ("w_enc", "b_enc", "w_dec", "b_dec")
 N, D, B, ANNEAL = 160, 12, 32, 12
+DEAD_AFTER = 96
+"""Rows: three batches."""
 
 
 def batch(step):
@@ -26,22 +29,32 @@ def lr_of(step):
     return 2e-3 * min(1, step / 10)
 
 
-def begun(settings):
+def begun(settings, bfloat16=False):
     b_dec = torch.linspace(-0.1, 0.1, D)
-    kind = load_kind(settings.kind).from_settings(settings, n=N, anneal_steps=ANNEAL)
-    weights = initialize(D, N, settings.init, b_dec, settings.seed)
-    return TrainState(weights, kind, Normalizer("layer"), settings, bfloat16=False)
+    kind_class = load_kind(settings.kind)
+    plan = RunPlan(
+        D,
+        N,
+        rows=DEAD_AFTER * 10,
+        schedule_scale=ANNEAL / 2000,
+        mse_reduction=settings.mse_reduction,
+    )
+    weights = initialize(kind_class.weights, D, N, settings.init, b_dec, settings.seed)
+    kind = kind_class(settings.method, plan)
+    return Trainable(weights, kind, Normalizer("layer"), settings, bfloat16=bfloat16)
 
 
 class NumpyRun:
-    """The run of METHOD sections 1 to 4 in float64; w_d has one row a feature."""
+    """The run of METHOD sections 1 to 4 in float64; w_d has one row a feature. Of the kinds that
+    count latents: theirs, with the loss on dead ones."""
 
     def __init__(self, settings, weights):
-        self.s = settings
+        self.s, self.own = settings, settings.method
         self.w = {name: weights[name].numpy().astype(np.float64) for name in NAMES}
         self.m = {name: np.zeros_like(value) for name, value in self.w.items()}
         self.v = {name: np.zeros_like(value) for name, value in self.w.items()}
         self.run = reference.Run(N, ANNEAL, settings.utilisation, settings.growth)
+        self.since = np.zeros(N)
         self.step = 0
 
     def update(self, raw, lr):
@@ -53,23 +66,27 @@ class NumpyRun:
         x /= np.sqrt((x * x).sum(1, keepdims=True))
         w_e, b_e, w_d, b_d = (self.w[n][:m] if n != "b_dec" else self.w[n] for n in NAMES)
         seen = x - b_d if s.center else x
-        f = np.maximum(seen @ w_e.T + b_e, 0)
+        pre = seen @ w_e.T + b_e
+        f = np.maximum(pre, 0)
         share = self.shares(f, temperature)
-        a = f if share is None else share * f
+        a = share * f
         error = a @ w_d + b_d - x
         scale = 1 / B if s.mse_reduction == "sum" else 1 / (B * D)
         mse = (error**2).sum() * scale
-        l1 = (a if s.l1_on == "competed" else f).sum() / B
+        on_a = getattr(self.own, "l1_on", "competed") == "competed"
+        weight = getattr(self.own, "l1", 0.0)
+        penalty = (a if on_a else f).sum() / B
 
         d_hat = 2 * scale * error
-        d_a = d_hat @ w_d.T + (s.l1 / B * (a > 0) if s.l1_on == "competed" else 0)
-        d_f = d_a if share is None else self.through_competition(d_a, f, share, temperature)
-        d_f = d_f + (s.l1 / B if s.l1_on == "raw" else 0)
-        d_pre = d_f * (f > 0)
+        d_a = d_hat @ w_d.T + (weight / B * (a > 0) if on_a else 0)
+        d_f = self.through_competition(d_a, f, share, temperature)
+        d_f = d_f + (0 if on_a else weight / B)
+        aux, d_pre, d_w_d = self.auxiliary(pre, w_d, -error, m, scale)
+        d_pre = d_f * (f > 0) + d_pre
         g = {
             "w_enc": d_pre.T @ seen,
             "b_enc": d_pre.sum(0),
-            "w_dec": a.T @ d_hat,
+            "w_dec": a.T @ d_hat + d_w_d,
             "b_dec": d_hat.sum(0) - (d_pre.sum(0) @ w_e if s.center else 0),
         }
         g["w_dec"] -= (g["w_dec"] * w_d).sum(1, keepdims=True) * w_d
@@ -79,30 +96,52 @@ class NumpyRun:
         self.adamw(g, m, lr)
         before = run.n_enabled
         run.after_update(f)
+        self.since[:m] = np.where((a > 0).any(0), 0, self.since[:m] + B)
+        counts = "topk" in s.kind
         return {
-            "loss": mse + s.l1 * l1,
+            "loss": mse + (aux / 32 if counts else weight * penalty),
             "mse": mse,
-            "l1": l1,
+            "l1": a.sum() / B,
+            **({} if on_a else {"penalty": penalty}),
+            **({"aux": aux} if counts else {}),
             "l0": (a != 0).sum() / B,
             "utilisation": run.rho,
             "n_enabled": before,
             "growth": run.n_enabled - before,
-            "temperature": None if share is None else temperature,
+            "temperature": temperature if s.kind == "competitive" else None,
         }
 
     def shares(self, f, temperature):
+        """a = shares * f."""
         if self.s.kind == "relu":
-            return None
-        counted = f > 0 if self.s.competition.over == "active" else np.ones_like(f, bool)
+            return np.ones_like(f)
+        if self.s.kind == "topk":
+            return np.stack([row >= np.sort(row)[-self.own.k] for row in f]).astype(float)
+        if self.s.kind == "batchtopk":
+            return (f >= np.sort(f.ravel())[-self.own.k * B]).astype(float)
+        counted = f > 0 if self.own.competition.over == "active" else np.ones_like(f, bool)
         e = np.exp(f / temperature) * counted
         return e / np.maximum(e.sum(1, keepdims=True), 1e-300)
 
-    @staticmethod
-    def through_competition(d_a, f, share, temperature):
-        """d loss / d f for a = softmax(f / T) * f."""
+    def through_competition(self, d_a, f, share, temperature):
+        """d loss / d f for a = share * f."""
+        if self.s.kind != "competitive":
+            return d_a * share
         d_share = d_a * f
         inner = (d_share * share).sum(1, keepdims=True)
         return d_a * share + share * (d_share - inner) / temperature
+
+    def auxiliary(self, pre, w_d, residual, m, scale):
+        """The loss on dead latents, with its gradients by pre-activation and decoder row."""
+        dead = self.since[:m] >= DEAD_AFTER
+        if "topk" not in self.s.kind or not dead.any():
+            return 0.0, 0.0, 0.0
+        masked = np.where(dead, pre, -np.inf)
+        used = masked >= np.sort(masked, axis=1)[:, [-min(D // 2, dead.sum())]]
+        z = np.where(used, pre, 0)
+        error = z @ w_d - residual
+        d_hat = 2 * scale * error / 32
+        return (error**2).sum() * scale, d_hat @ w_d.T * used, z.T @ d_hat
 
     def adamw(self, g, m, lr):
         for name, gradient in g.items():
@@ -128,6 +167,8 @@ VARIANTS = {
     "over=active": {"competition": {"over": "active"}},
     "fixed, any": {"growth": "fixed", "utilisation": "any"},
     "uniform": {"init": "uniform"},
+    "topk": {"kind": "topk", "k": 3, "growth": "none"},
+    "batchtopk": {"kind": "batchtopk", "k": 3, "mse_reduction": "mean"},
 }
 
 
@@ -136,10 +177,14 @@ def test_thirty_steps_equal_the_method(variant):
     settings = FitSettings(**VARIANTS[variant])
     state = begun(settings)
     expected = NumpyRun(settings, state.optimizer.weights)
+    revived = 0.0
     for step in range(1, 31):
-        result = state.update(torch.from_numpy(batch(step)), lr_of(step))
-        for name, value in expected.update(batch(step), lr_of(step)).items():
-            got = getattr(result, name)
+        result = state.update(torch.from_numpy(batch(step)), lr_of(step)).as_json()
+        revived += result.get("aux", 0.0)
+        figures = expected.update(batch(step), lr_of(step))
+        assert result.keys() == figures.keys()
+        for name, value in figures.items():
+            got = result[name]
             if value is None or isinstance(value, int):
                 assert got == value, (step, name)
             else:
@@ -151,6 +196,8 @@ def test_thirty_steps_equal_the_method(variant):
         np.testing.assert_allclose(state.optimizer.weights[name].numpy(), value, atol=2e-4)
     if settings.growth != "none":
         assert state.enabling.n_enabled > 150
+    if "topk" in variant:
+        assert revived > 0, "no latent was ever dead: the loss on them was not seen"
 
 
 def test_by_hand_gradients_are_those_of_equation_2():
@@ -169,7 +216,7 @@ def test_by_hand_gradients_are_those_of_equation_2():
         w = {key: value.copy() for key, value in run.w.items()}
         w[name][index] += change
         enabled = [w[key][:40] for key in ("w_enc", "b_enc")]
-        return reference.loss(x, *enabled, w["w_dec"][:40].T, w["b_dec"], t_0, settings.l1)
+        return reference.loss(x, *enabled, w["w_dec"][:40].T, w["b_dec"], t_0, 0.04)
 
     for name, index in [("w_enc", (3, 4)), ("b_enc", (7,)), ("b_dec", (2,)), ("w_enc", (39, 0))]:
         slope = (loss_at(name, index, 1e-5) - loss_at(name, index, -1e-5)) / 2e-5
@@ -210,8 +257,7 @@ def test_measuring_changes_nothing():
 
 def test_bfloat16_products_stay_near():
     settings = FitSettings()
-    exact, rounded = begun(settings), begun(settings)
-    rounded.bfloat16 = True
+    exact, rounded = begun(settings), begun(settings, bfloat16=True)
     for step in range(1, 11):
         rows = torch.from_numpy(batch(step))
         a, b = exact.update(rows, 1e-3), rounded.update(rows, 1e-3)
