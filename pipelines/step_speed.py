@@ -9,6 +9,7 @@ nothing else. Rounds of both are interleaved, so that what else the machine does
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -60,7 +61,7 @@ def main(d: int, n: int, batch: int) -> None:
     for _ in range(ROUNDS + 1):
         times["products"].append(seconds(lambda: products(x, w)))
         for name, state in states.items():
-            times[name].append(seconds(lambda s=state: s.update(rows[0], 3e-4, measure=False)))
+            times[name].append(seconds(partial(state.update, rows[0], 3e-4, measure=False)))
     floor = sorted(times["products"][1:])
     print(f"d {d}, n {n}, batch {batch}: five products {floor[len(floor) // 2]:.3f} s")
     for name in PRESETS:

@@ -8,8 +8,6 @@ import click
 from cpsae.cli.options import output_options, terminal_of
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from cpsae.cli.terminal import Terminal
     from cpsae.demo.run import Demo
     from cpsae.evaluation.examples import Example, FeatureExamples
@@ -58,28 +56,26 @@ def show(terminal: "Terminal", demo: "Demo") -> None:
 
 
 def _show_feature(terminal: "Terminal", feature: "FeatureExamples") -> None:
-    from rich.text import Text
-
-    head = Text(f"feature {feature.feature}", style="bold cyan")
-    head.append(
-        f"  on {feature.rate:.1%} of tokens, {feature.consistency:.0%} of the strongest at ",
-        style="default not bold",
+    terminal.line(
+        (f"feature {feature.feature}", "title"),
+        (
+            f"  on {feature.rate:.1%} of tokens, {feature.consistency:.0%} of the strongest at ",
+            "plain",
+        ),
+        (visible(feature.label), "label"),
     )
-    head.append(visible(feature.label), style="bold yellow")
-    terminal.print(head)
     for example in feature.examples:
-        terminal.print(_line(example))
+        terminal.line(*_spans(example))
     terminal.print()
 
 
-def _line(example: "Example") -> "Text":
-    from rich.text import Text
-
-    line = Text(f"  {example.activation:6.2f}  ")
-    line.append(visible(example.before)[-36:].rjust(36), style="dim")
-    line.append(visible(example.token), style="bold black on yellow")
-    line.append(visible(example.after)[:24], style="dim")
-    return line
+def _spans(example: "Example") -> list[tuple[str, str]]:
+    return [
+        (f"  {example.activation:6.2f}  ", "plain"),
+        (visible(example.before)[-36:].rjust(36), "aside"),
+        (visible(example.token), "marked"),
+        (visible(example.after)[:24], "aside"),
+    ]
 
 
 def visible(text: str) -> str:

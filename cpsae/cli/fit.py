@@ -27,7 +27,7 @@ OPTIONS = [
     Option("--batch-size", "batch_size", "COUNT", "Rows an update.", "2048"),
     Option("--n-latents", "n_latents", "COUNT", "Features; by default the store's d."),
     Option("--lr", "lr", "X", "Learning rate.", "0.0003"),
-    Option("--l1", "l1", "X", "Weight of the L1 term, for kinds that have one; paper: 0.04."),
+    Option("--l1", "l1", "X", "Weight of the L1 term, of kinds that have one.", "0.04"),
     Option("--seed", "seed", "N", "Seed of the initial weights.", "0"),
     Option("--device", "device", "DEVICE", "auto, cpu, cuda or cuda:I.", "auto"),
 ]

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: what they end, and how a command may put its end off.
+"""SIGINT, SIGTERM and SIGHUP: what they end, and how a command may put its end off.
 
 The first signal raises `Interrupted` in the main thread, wherever it is: on the disk everything is
 committed whole or not at all, so there is no place where that would do harm. A second one cuts
@@ -8,12 +8,13 @@ short the waiting for threads that still write, a third one ends the process on 
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 _PATIENCE = 2
 """Signals that are answered by an exception; the next one finds a process that does not listen."""
-_STOPPING = b"stopping at the next checkpoint; press again to stop at once\n"
+_NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOPPING = b"stopping once what is done is safe; press again to stop at once\n"
 
 _reached = 0.0
 _deferring = False
@@ -30,10 +31,11 @@ class Interrupted(BaseException):
 
 @contextmanager
 def catch_signals() -> Iterator[None]:
-    """Turn both signals into `Interrupted` until the block ends."""
+    """Turn the signals into `Interrupted` until the block ends; those that were ignored at the
+    start (nohup ignores SIGHUP) stay ignored."""
     _received.clear()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, _handle) for number in numbers}
+    heard = [number for number in _NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _handle) for number in heard}
     try:
         yield
     finally:
@@ -76,6 +78,7 @@ def _handle(number: int, _frame: FrameType | None) -> None:
     if len(_received) > _PATIENCE:
         os._exit(128 + number)
     if _deferring and len(_received) == 1:
-        os.write(2, _STOPPING)  # print could be in the middle of another print here
+        with suppress(OSError):  # the terminal may be gone
+            os.write(2, _STOPPING)  # print could be in the middle of another print here
         return
     raise Interrupted(number)

@@ -11,6 +11,7 @@ import click
 
 from cpsae import __version__
 from cpsae.cli.interrupts import Interrupted, catch_signals
+from cpsae.cli.streams import standard_error, standard_output
 from cpsae.errors import CpsaeError
 
 _COMMANDS = {
@@ -63,6 +64,8 @@ def main() -> NoReturn:
             code = _run()
     except Interrupted as interrupted:  # a second signal, while the first was being answered
         code = interrupted.exit_code
+    standard_output().flush()  # what cannot be written any more is lost here, without a word
+    standard_error().flush()
     sys.exit(code)
 
 
@@ -71,14 +74,14 @@ def _run() -> int:
         # click hands back the code of `ctx.exit(1)` here, and what a command returns: None
         return cli.main(prog_name="cpsae", standalone_mode=False) or 0
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        standard_output().write(f"{error.format_message()}\n")
         return 0
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
     except CpsaeError as error:
         return _fail(str(error), 1)
     except Interrupted as interrupted:
-        click.echo(str(interrupted), err=True)
+        standard_error().write(f"{interrupted}\n")
         return interrupted.exit_code
     except BrokenPipeError:
         return 1
@@ -89,5 +92,5 @@ def _run() -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo("error: " + " ".join(message.split()), err=True)
+    standard_error().write("error: " + " ".join(message.split()) + "\n")
     return code

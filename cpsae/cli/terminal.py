@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,16 +20,29 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from cpsae.cli.interrupts import note_progress, raise_if_lost
+from cpsae.cli.streams import standard_error, standard_output
+from cpsae.errors import DiskError
 from cpsae.events import Advanced, Event, Finished, Note, Started
 
 _PLAIN_SECONDS = 10.0
 """Time between two plain progress lines."""
 _UNBROKEN = 10_000
 """Columns of what is no terminal: a program that reads a table wants each row on one line."""
+_STYLES = {
+    "plain": "",
+    "title": "bold cyan",
+    "label": "bold yellow",
+    "aside": "dim",
+    "marked": "bold black on yellow",
+    "name": "cyan",
+    "warning": "yellow",
+}
+"""Every colour that cpsae shows, by what it means."""
 
 
 class Terminal:
@@ -41,10 +54,10 @@ class Terminal:
         self.verbose = verbose
         # no markup, no emoji: paths may hold brackets and colons
         plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
-        self.out = Console(soft_wrap=True, **plain)
+        self.out = Console(file=standard_output(), soft_wrap=True, **plain)
         if not self.out.is_terminal:
             self.out.width = _UNBROKEN
-        self.err = Console(stderr=True, soft_wrap=True, **plain)
+        self.err = Console(file=standard_error(), **plain)
         self._bar: _Bar | None = None
 
     def on_event(self, event: Event) -> None:
@@ -53,7 +66,7 @@ class Terminal:
         if isinstance(event, Note):
             self.note(event.text, event.kind)
         elif isinstance(event, Started):
-            self.close()
+            self._end_bar()
             live = self.err.is_terminal and not self.quiet
             self._bar = _LiveBar(self.err, event) if live else _PlainBar(self, event)
         elif self._bar is not None and isinstance(event, Advanced):
@@ -65,29 +78,65 @@ class Terminal:
     def note(self, text: str, kind: str = "fact") -> None:
         """A line on standard error."""
         if kind == "warning":
-            self.err.print(Text(f"warning: {text}", style="yellow"))
+            self._say(f"warning: {text}", "warning")
         elif not self.quiet and (kind != "detail" or self.verbose):
-            self.err.print(Text(text, style="dim" if kind == "detail" else ""))
+            self._say(text, "aside" if kind == "detail" else "plain")
+
+    def _say(self, text: str, style: str) -> None:
+        self.err.print(Text(text, style=_STYLES[style]), soft_wrap=True)
 
     def result(self, content: Mapping[str, Any]) -> bool:
-        """With --json print the command's one object and give True; else give False."""
+        """With --json print the command's one object and give True; else give False.
+
+        Raises DiskError where it cannot be written: who asked for it has nothing else.
+        """
         if self.as_json:
-            print(json.dumps(_finite(content), indent=2, default=str))
+            try:
+                print(json.dumps(_finite(content), indent=2, default=str), flush=True)
+            except (OSError, ValueError) as error:
+                self.out.file.flush()  # loses what is still buffered, or Python would complain
+                raise DiskError(
+                    f"standard output: the result cannot be written ({error}); all files are, so "
+                    "the same command again shows it"
+                ) from None
         return self.as_json
 
-    def print(self, text: "str | Text | Table" = "") -> None:
-        """A line or table on standard output."""
-        self.out.print(text)
+    def print(self, text: str = "") -> None:
+        """A line on standard output."""
+        self.out.print(Text(text))
+
+    def line(self, *spans: tuple[str, str]) -> None:
+        """A line on standard output of pieces with their meaning: a key of the styles above."""
+        self.out.print(Text.assemble(*((text, _STYLES[style]) for text, style in spans)))
 
     def table(self, title: str, rows: Sequence[tuple[str, Any]]) -> None:
         """Names and values on standard output."""
         table = Table(title=title, title_justify="left", show_header=False, box=None)
         for name, value in rows:
-            table.add_row(Text(name, style="cyan"), Text(shown(value)))
+            table.add_row(Text(name, style=_STYLES["name"]), Text(shown(value)))
+        self.out.print(table)
+
+    def grid(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Several things with the same figures on standard output, one a row; names come first."""
+        table = Table(title=title, title_justify="left", box=None)
+        for number, column in enumerate(columns):
+            table.add_column(
+                column,
+                justify="right" if number else "left",
+                header_style="",
+                style="" if number else _STYLES["name"],
+            )
+        for row in rows:
+            table.add_row(*(Text(shown(value)) for value in row))
         self.out.print(table)
 
     def close(self) -> None:
-        """Leave no live bar behind, whatever ended the command."""
+        """Leave no live bar behind, whatever ended the command, and nothing unwritten."""
+        self._end_bar()
+        self.out.file.flush()
+        self.err.file.flush()
+
+    def _end_bar(self) -> None:
         if self._bar is not None:
             self._bar.finish()
             self._bar = None
@@ -136,11 +185,11 @@ class _LiveBar(_Bar):
         super().__init__(event)
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            _From(_BAR_FROM, console, _FittingBar(console)),
             MofNCompleteColumn(),
-            _Rate(event.unit),
+            _From(_RATE_FROM, console, _Rate(event.unit)),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[values]}", style="dim"),
+            _From(_FIGURES_FROM, console, TextColumn("{task.fields[values]}", style="dim")),
             console=console,
         )
         self._task = self._progress.add_task(
@@ -156,6 +205,34 @@ class _LiveBar(_Bar):
         self._progress.stop()
 
 
+_RATE_FROM, _BAR_FROM, _FIGURES_FROM = 66, 80, 112
+"""Columns of a terminal from which there is room, on one line, for what can be done without."""
+
+
+class _From(ProgressColumn):
+    """Another column, where the terminal is at least so wide."""
+
+    def __init__(self, width: int, console: Console, column: ProgressColumn) -> None:
+        super().__init__()
+        self._width, self._console, self._column = width, console, column
+
+    def render(self, task: Task) -> RenderableType:
+        return self._column.render(task) if self._console.width >= self._width else Text("")
+
+
+class _FittingBar(BarColumn):
+    """As long as the rest of the line leaves room for."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def render(self, task: Task) -> ProgressBar:
+        figures = 34 if self._console.width >= _FIGURES_FROM else 0
+        self.bar_width = max(10, min(40, self._console.width - 70 - figures))
+        return super().render(task)
+
+
 class _Rate(ProgressColumn):
     """Units a second since the work began here."""
 
@@ -164,7 +241,8 @@ class _Rate(ProgressColumn):
         self.unit = unit
 
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:,.0f} {self.unit}s/s")
+        speed = "" if task.speed is None else f"{task.speed:,.0f} {self.unit}s/s"
+        return Text(speed, no_wrap=True)
 
 
 class _PlainBar(_Bar):

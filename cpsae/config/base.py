@@ -2,7 +2,7 @@
 
 import re
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
@@ -19,6 +19,9 @@ class Record(BaseModel):
 
 class Settings(Record):
     """What a user asked for; frozen, so that nothing downstream can edit it."""
+
+    inlined: ClassVar[tuple[str, ...]] = ()
+    """Groups whose keys are flat outside: they are given, shown and blamed without the group."""
 
 
 def parse_count(value: Any) -> Any:

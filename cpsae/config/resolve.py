@@ -56,9 +56,10 @@ def resolve(
     try:
         return Resolved(settings_class.model_validate(nest(values)), origins)
     except ValidationError as error:
-        blamed = [_blamed(_key(problem), origins) for problem in error.errors()]
-        from_file = any(layer.startswith(RECIPE) for layers in blamed for layer in layers)
-        raise SettingsError(_one_line(error, origins), from_file) from None
+        problems = [(_key(problem, settings_class.inlined), problem) for problem in error.errors()]
+        blamed = [layer for key, _ in problems for layer in _blamed(key, origins)]
+        from_file = any(layer.startswith(RECIPE) for layer in blamed)
+        raise SettingsError(_one_line(problems, origins), from_file) from None
 
 
 def defaults(settings_class: type[Settings]) -> dict[str, Any]:
@@ -159,10 +160,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _one_line(error: ValidationError, origins: Mapping[str, str]) -> str:
+def _one_line(problems: list[tuple[str, Any]], origins: Mapping[str, str]) -> str:
     texts = []
-    for problem in error.errors():
-        key = _key(problem)
+    for key, problem in problems:
         reason = _reason(problem)
         blamed = _blamed(key, origins)
         shown = f" = {problem['input']!r}" if key and not isinstance(problem["input"], dict) else ""
@@ -198,8 +198,9 @@ def _plain(bound: Any) -> Any:
     return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
 
 
-def _key(problem: Any) -> str:
-    return ".".join(str(part) for part in problem["loc"])
+def _key(problem: Any, inlined: tuple[str, ...]) -> str:
+    parts = [str(part) for part in problem["loc"]]
+    return ".".join(parts[1:] if parts and parts[0] in inlined else parts)
 
 
 def _blamed(key: str, origins: Mapping[str, str]) -> list[str]:

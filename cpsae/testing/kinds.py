@@ -181,4 +181,5 @@ def rows(seed: int) -> torch.Tensor:
     present = torch.rand(B, 20, generator=generator) < 0.2
     strengths = torch.rand(B, 20, generator=generator) + 0.5
     noise = 0.05 * torch.randn(B, D, generator=generator)
-    return (strengths * present) @ directions / D**0.5 + noise
+    mixed: torch.Tensor = (strengths * present) @ directions / D**0.5
+    return mixed + noise

@@ -5,9 +5,16 @@ Where METHOD section 5 lists a reading of the paper, the field names it.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SerializeAsAny, field_validator, model_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from cpsae.config import Count, Device, Settings
 from cpsae.errors import SettingsError
@@ -89,6 +96,7 @@ class FitSettings(FeedSettings, EnablingSettings, TrainSettings):
     a setting of another kind; pydantic's ValidationError for other wrong values.
     """
 
+    inlined: ClassVar[tuple[str, ...]] = ("method",)
     kind: str = DEFAULT_KIND
     """The kind of SAE: a file of cpsae/sae/kinds, or an entry point `cpsae.kinds`."""
     method: SerializeAsAny[KindSettings]
@@ -112,7 +120,14 @@ class FitSettings(FeedSettings, EnablingSettings, TrainSettings):
             )
         for key in own.keys() - method.model_fields.keys():
             refuse_key_of_another_kind(key, kind)
-        return {**common, "method": method.model_validate(own)}
+        return {**common, "method": own}
+
+    @field_validator("method", mode="wrap")
+    @classmethod
+    def _by_the_kinds_own_class(cls, value: Any, _handler: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, KindSettings):
+            return value
+        return load_kind(info.data.get("kind", DEFAULT_KIND)).Settings.model_validate(value)
 
     @model_serializer(mode="wrap")
     def _flat(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:

@@ -55,14 +55,14 @@ def test_the_default_folder_names_preset_and_settings(
 
 def test_print_config_says_where_each_value_is_from(command, tmp_path) -> None:
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text("lr = 0.5\nl1 = 0.5\nseed = 5\n[temperature]\nbase = 0.2\n")
+    recipe.write_text("lr = 0.5\nl1 = 0.5\nseed = 5\nwarmup_steps = 7\n")
     arguments = ("--recipe", recipe, "--set", "l1=0.25", "--set", "seed=6", "--seed", "7")
     done = command("fit", "--preset", "baseline", *arguments, "--print-config", "--json")
     found = {key: (value["value"], value["from"]) for key, value in json.loads(done.out).items()}
     assert found["seed"] == (7, "option")
     assert found["l1"] == (0.25, "--set")
     assert found["lr"] == (0.5, f"recipe {recipe}")
-    assert found["temperature.base"] == (0.2, f"recipe {recipe}")
+    assert found["warmup_steps"] == (7, f"recipe {recipe}")
     assert found["kind"] == ("relu", "preset baseline")
     assert found["batch_size"] == (2048, "default")
     plain = command("fit", "--set", "l1=0.25", "--print-config")
@@ -73,7 +73,7 @@ def test_print_config_says_where_each_value_is_from(command, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "text"),
     [
-        (["--preset", "best"], 2, r"--preset best: expected one of paper, baseline, "),
+        (["--preset", "best"], 2, r"preset best: expected one of paper, baseline, "),
         (["--set", "l1"], 2, r"--set l1: expected KEY=VALUE, like --set l1=0.04"),
         (["--set", "stepz=1"], 2, r"--set: there is no setting 'stepz': did you mean steps"),
         (["--set", "l1=-1"], 2, r"l1 = -1 \(from --set\): expected 0 or more"),
@@ -154,7 +154,7 @@ def test_several_workers(fit, tmp_path, monkeypatch) -> None:
 
 def test_a_stop_writes_a_checkpoint_and_the_command_continues(fit, monkeypatch) -> None:
     """The signal comes with the report of step 10, and is answered there."""
-    from cpsae.training import fit as module
+    from cpsae.training import member as module
 
     log = module.MetricsLog.append
 

@@ -8,8 +8,9 @@ import pytest
 from cpsae.cli.extract import OPTIONS as EXTRACT_OPTIONS
 from cpsae.cli.fit import OPTIONS as FIT_OPTIONS
 from cpsae.cli.main import _COMMANDS, cli
-from cpsae.config import ExtractSettings, FitSettings, parse_count
+from cpsae.config import ExtractSettings, parse_count
 from cpsae.config.resolve import defaults
+from cpsae.training.settings import FitSettings
 
 HEAVY = ("torch", "pydantic", "zarr", "numpy", "transformers", "rich")
 

@@ -10,7 +10,7 @@ import pytest
 from cpsae.cli import interrupts
 from cpsae.cli.interrupts import Interrupted, catch_signals, deferred, interruption, raise_if_lost
 
-SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,9 @@ def test_a_deferred_stop_is_asked_for_once_and_enforced_the_second_time(capfd) -
         assert interruption().exit_code == 143
         with pytest.raises(Interrupted):
             os.kill(os.getpid(), signal.SIGINT)
-    assert "stopping at the next checkpoint; press again to stop at once" in capfd.readouterr().err
+    assert (
+        "stopping once what is done is safe; press again to stop at once" in capfd.readouterr().err
+    )
 
 
 def test_a_stop_that_a_finaliser_swallowed_is_raised_again() -> None:
@@ -73,3 +75,14 @@ def test_a_third_signal_ends_a_process_that_does_not_listen() -> None:
         "        except Interrupted: pass\n"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 130
+
+
+@pytest.mark.parametrize("number", [number for number, _ in SIGNALS])
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(number) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with catch_signals():
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)

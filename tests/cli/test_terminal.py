@@ -1,8 +1,10 @@
 """What a command shows: a live bar on a terminal, plain lines elsewhere, notes by their kind."""
 
+import errno
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ import pytest
 
 from cpsae.cli import interrupts, terminal
 from cpsae.cli.terminal import Terminal
+from cpsae.errors import DiskError
 from cpsae.events import Advanced, Finished, Note, Started
 
 WORK = """
@@ -24,10 +27,10 @@ terminal.on_event(Finished())
 """
 
 
-def on_a_terminal(code: str) -> str:
+def on_a_terminal(code: str, columns: int = 120) -> str:
     """What a program writes where standard error is a terminal."""
     main, end = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns)}
     with subprocess.Popen([sys.executable, "-c", code], stderr=end, env=environment) as process:
         os.close(end)
         shown = b""
@@ -127,3 +130,125 @@ def test_only_kept_work_counts_as_reached() -> None:
     shown.on_event(Started("verify", 4, "chunk", kept=False))
     shown.on_event(Advanced(4))
     assert str(interrupts.Interrupted(2)).startswith("stopped at 50%; ")
+
+
+FIT = """
+from cpsae.cli.terminal import Terminal
+from cpsae.events import Advanced, Finished, Started
+terminal = Terminal()
+terminal.on_event(Started({work!r}, {total}, {unit!r}))
+for done in range(1, 4):
+    terminal.on_event(Advanced({total} * done // 3, {{"loss": 0.12345678, "l0": 474.25, "n": 576}}))
+terminal.on_event(Finished())
+"""
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 100, 120, 200])
+@pytest.mark.parametrize(
+    ("work", "total", "unit"), [("fit", 4882, "step"), ("extract", 10_000_000, "vector")]
+)
+def test_a_live_bar_keeps_to_one_line(columns, work, total, unit) -> None:
+    shown = on_a_terminal(FIT.format(work=work, total=total, unit=unit), columns)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    lines = [line for line in re.split(r"[\r\n]+", plain) if line.strip()]
+    assert max(map(len, lines)) <= columns
+    assert f"{total}/{total}" in lines[-1]
+    assert all(line.lstrip().startswith(work) for line in lines), "the bar broke into two lines"
+    assert ("loss" in lines[-1]) == (columns >= 112)
+
+
+def test_a_grid_has_a_row_a_thing(capsys) -> None:
+    Terminal().grid("[title]", ["run", "l0"], [["k=8", 8.25], ["k=16", 1600]])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [["[title]"], ["run", "l0"], ["k=8", "8.25"], ["k=16", "1,600"]]
+
+
+class Gone:
+    """A stream whose place is gone."""
+
+    encoding = "utf-8"
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def write(self, _text: str) -> int:
+        raise self.error
+
+    def flush(self) -> None:
+        raise self.error
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        raise OSError(errno.EBADF, "no descriptor")
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        Gone(OSError(errno.EPIPE, "gone")),
+        Gone(OSError(errno.EIO, "gone")),
+        Gone(OSError(errno.ENOSPC, "full")),
+        Gone(ValueError("I/O operation on closed file")),
+        None,
+    ],
+)
+def test_the_work_goes_on_where_nothing_can_be_shown(monkeypatch, stream) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(sys, "stdout", stream)
+    shown = Terminal(verbose=True)
+    for event in (Started("fit", 2, "step"), Note("a", "warning"), Advanced(2), Finished()):
+        shown.on_event(event)
+    shown.table("t", [("a", 1)])
+    shown.grid("t", ["a"], [[1]])
+    shown.line(("a", "marked"))
+    shown.close()
+    if stream is not None:
+        with pytest.raises(DiskError, match="standard output: the result cannot be written"):
+            Terminal(as_json=True).result({"a": 1})
+
+
+LONG = """
+import sys
+from cpsae.cli import terminal
+terminal._PLAIN_SECONDS = 0
+import click
+from cpsae.cli import main, options
+
+@click.command()
+@options.output_options
+def command(**values):
+    with options.terminal_of(values) as shown:
+        from cpsae.events import Advanced, Finished, Note, Started
+        shown.on_event(Started("fit", 5000, "step"))
+        for done in range(1, 5001):
+            shown.on_event(Advanced(done))
+        shown.on_event(Finished())
+        if not shown.result({"done": True}):
+            shown.table("result", [("x", "y" * 100_000)])
+        open(sys.argv[0], "w").write("files are written")
+
+main.cli = command
+sys.argv = sys.argv[1:]
+main.main()
+"""
+
+
+@pytest.mark.parametrize("place", ["pipe", "full"])
+@pytest.mark.parametrize(("options", "code"), [([], 0), (["--json"], 1)])
+def test_a_place_that_goes_away_ends_nothing(tmp_path, place, options, code) -> None:
+    place_of_output = {"pipe": "", "full": "> /dev/full"}[place]
+    line = f'{{ "$@" {place_of_output} 2>&1; echo $? > {tmp_path}/code; }}'
+    line += " | head -c 10 > /dev/null" if place == "pipe" else ""
+    script, files = tmp_path / "long.py", tmp_path / "files"
+    script.write_text(LONG)
+    command = ["bash", "-c", line, "bash", sys.executable, str(script), str(files), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    found = int((tmp_path / "code").read_text())
+    if options and place == "pipe":  # a pipe may still hold so small an object
+        assert found in (0, 1)
+    else:
+        assert found == code
+    assert code or files.read_text() == "files are written"

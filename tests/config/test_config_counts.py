@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpsae.config import FitSettings, parse_count
-from cpsae.config.resolve import resolve
+from cpsae.config import parse_count
 from cpsae.errors import SettingsError
+from cpsae.training.recipes import resolve_fit
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_what_is_no_count(text):
 
 def test_truth_is_no_count():
     with pytest.raises(SettingsError, match=r"steps = True \(from --set\): True is no count"):
-        resolve(FitSettings, {"--set": {"steps": True}})
+        resolve_fit({"--set": {"steps": True}})
 
 
 @given(st.integers(0, 10**12))

@@ -4,8 +4,12 @@ from typing import get_args
 
 import pytest
 
-from cpsae.config import CompetitionSettings, ExtractSettings, FitSettings
-from cpsae.config.resolve import defaults
+from cpsae.config import ExtractSettings
+from cpsae.config.resolve import flatten
+from cpsae.sae.kinds.competitive import CompetitionSettings
+from cpsae.sae.kinds.topk import TopKSettings
+from cpsae.sae.l1 import L1Settings
+from cpsae.training.settings import FitSettings
 
 FIT = {
     "kind": "competitive",
@@ -40,8 +44,10 @@ FIT = {
     "competition.over": "enabled",
     "scale_schedule": True,
     "log_every": 10,
-    "k": 32,
+    "seed": 0,
+    "order_seed": 0,
 }
+TOPK = {"k": 32, "aux_k": None, "aux_coefficient": 1 / 32, "dead_after": None}
 EXTRACT = {
     "model": "google/gemma-2-2b",
     "layer": 19,
@@ -54,7 +60,7 @@ EXTRACT = {
 }
 CHOICES = {
     (FitSettings, "utilisation"): ("mean", "any"),
-    (FitSettings, "l1_on"): ("competed", "raw"),
+    (L1Settings, "l1_on"): ("competed", "raw"),
     (FitSettings, "normalize"): ("layer", "layer-variance", "unit", "sqrt-d", "none"),
     (FitSettings, "mse_reduction"): ("sum", "mean"),
     (FitSettings, "init"): ("tied", "uniform"),
@@ -62,9 +68,13 @@ CHOICES = {
 }
 
 
-@pytest.mark.parametrize(("settings", "expected"), [(FitSettings, FIT), (ExtractSettings, EXTRACT)])
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [(FitSettings, FIT), (ExtractSettings, EXTRACT), (TopKSettings, TOPK)],
+)
 def test_defaults(settings, expected):
-    assert {key: defaults(settings)[key] for key in expected} == expected
+    found = flatten(settings().model_dump(mode="json"))
+    assert {key: found[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize(("group", "key"), list(CHOICES))

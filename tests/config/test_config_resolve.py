@@ -2,8 +2,7 @@ import json
 
 import pytest
 
-from cpsae.config import ExtractSettings, FitSettings, resolve
-from cpsae.config.presets import preset, preset_names
+from cpsae.config import ExtractSettings, resolve
 from cpsae.config.resolve import (
     defaults,
     differences,
@@ -13,6 +12,8 @@ from cpsae.config.resolve import (
     read_recipe,
 )
 from cpsae.errors import SettingsError
+from cpsae.training.recipes import fit_recipe, preset, preset_names, resolve_fit
+from cpsae.training.settings import FitSettings
 
 STRONGEST_FIRST = ["option", "--set", "recipe r.toml", "preset baseline"]
 
@@ -20,8 +21,8 @@ STRONGEST_FIRST = ["option", "--set", "recipe r.toml", "preset baseline"]
 @pytest.mark.parametrize("strongest", range(5))
 def test_precedence_and_origins(strongest):
     layers = {name: {"l1": 0.5 + i} for i, name in enumerate(STRONGEST_FIRST) if i >= strongest}
-    resolved = resolve(FitSettings, layers)
-    assert resolved.settings.l1 == (0.5 + strongest if layers else 0.04)
+    resolved = resolve_fit(layers)
+    assert resolved.settings.method.l1 == (0.5 + strongest if layers else 0.04)
     assert resolved.origins["l1"] == (STRONGEST_FIRST[strongest] if layers else "default")
     assert resolved.origins["lr"] == "default"
     assert resolved.origins.keys() == defaults(FitSettings).keys()
@@ -29,9 +30,9 @@ def test_precedence_and_origins(strongest):
 
 def test_layers_mix_within_a_group():
     layers = {"--set": {"temperature.min": 0.01}, "recipe r.toml": {"temperature": {"max": 0.9}}}
-    resolved = resolve(FitSettings, layers)
-    assert (resolved.settings.temperature.min, resolved.settings.temperature.max) == (0.01, 0.9)
-    assert resolved.settings.temperature.base == 0.1
+    resolved = resolve_fit(layers)
+    temperature = resolved.settings.method.temperature
+    assert (temperature.min, temperature.max, temperature.base) == (0.01, 0.9, 0.1)
     assert resolved.origins["temperature.max"] == "recipe r.toml"
 
 
@@ -45,9 +46,9 @@ def test_layers_mix_within_a_group():
 )
 def test_an_unknown_key_names_its_layer_and_the_nearest(key, suggestion):
     with pytest.raises(SettingsError, match=rf"--set: .*'{key}'.*did you mean.*{suggestion}"):
-        resolve(FitSettings, {"--set": {key: 1}})
+        resolve_fit({"--set": {key: 1}})
     with pytest.raises(SettingsError) as caught:
-        resolve(FitSettings, {"recipe r.toml": {"quux": 1}})
+        resolve_fit({"recipe r.toml": {"quux": 1}})
     assert "--print-config" in str(caught.value)
     assert caught.value.from_file
 
@@ -64,7 +65,6 @@ def test_an_unknown_key_names_its_layer_and_the_nearest(key, suggestion):
         ("steps", "1.5"),
         ("batch_size", 0),
         ("n_latents", 0),
-        ("k", 0),
         ("initial_fraction", 0),
         ("initial_fraction", 1.1),
         ("importance_beta", 1),
@@ -77,7 +77,6 @@ def test_an_unknown_key_names_its_layer_and_the_nearest(key, suggestion):
         ("competition.over", "all"),
         ("normalize", "batch"),
         ("utilisation", "median"),
-        ("kind", "gated2"),
         ("device", "gpu"),
         ("device", "cuda:x"),
         ("growth", "slow"),
@@ -85,7 +84,7 @@ def test_an_unknown_key_names_its_layer_and_the_nearest(key, suggestion):
 )
 def test_a_value_out_of_range_is_named_with_its_key_and_origin(key, value):
     with pytest.raises(SettingsError) as caught:
-        resolve(FitSettings, {"--set": nest({key: value})})
+        resolve_fit({"--set": nest({key: value})})
     text = str(caught.value)
     assert text.startswith(f"{key} = {value!r} (from --set): ")
     assert "\n" not in text
@@ -103,7 +102,7 @@ def test_the_same_of_extract(key, value):
 
 def test_all_wrong_values_are_named_at_once():
     with pytest.raises(SettingsError) as caught:
-        resolve(FitSettings, {"option": {"lr": "-1"}, "recipe r.toml": {"l1": -1}})
+        resolve_fit({"option": {"lr": "-1"}, "recipe r.toml": {"l1": -1}})
     assert "lr = '-1' (from option)" in str(caught.value)
     assert "l1 = -1 (from recipe r.toml)" in str(caught.value)
     assert caught.value.from_file
@@ -111,7 +110,7 @@ def test_all_wrong_values_are_named_at_once():
 
 def test_a_broken_rule_of_a_group_is_blamed_on_who_set_the_group():
     with pytest.raises(SettingsError) as caught:
-        resolve(FitSettings, {"recipe r.toml": {"temperature": {"min": 0.5}}})
+        resolve_fit({"recipe r.toml": {"temperature": {"min": 0.5}}})
     assert "temperature.min (0.5) is above temperature.max (0.3)" in str(caught.value)
     assert "from recipe r.toml" in str(caught.value)
     assert caught.value.from_file
@@ -136,19 +135,32 @@ def test_a_toml_recipe(tmp_path):
     path.write_text("l1 = 0.1\nbatch_size = '2k'\n[temperature]\nmin = 0.01\n")
     values = read_recipe(path)
     assert values == {"l1": 0.1, "batch_size": "2k", "temperature.min": 0.01}
-    assert resolve(FitSettings, {f"recipe {path}": values}).settings.batch_size == 2000
+    assert resolve_fit({f"recipe {path}": values}).settings.batch_size == 2000
 
 
 def test_a_run_s_config_is_a_recipe_that_repeats_it(tmp_path):
-    settings = FitSettings(l1=0.5, kind="topk", temperature={"min": 0.01})
+    settings = FitSettings(l1=0.5, order_seed=3, temperature={"min": 0.01})
     path = tmp_path / "config.json"
-    path.write_text(
-        json.dumps({"settings": settings.model_dump(mode="json"), "preset": "paper", "store": {}})
-    )
-    values = read_recipe(path)
-    repeated = resolve(FitSettings, {f"recipe {path}": values}).settings
-    assert repeated == settings
-    assert repeated.fingerprint() == settings.fingerprint()
+    store = {"path": "a", "identity": "b"}
+    content = {"settings": settings.model_dump(mode="json"), "preset": "paper", "store": store}
+    path.write_text(json.dumps(content))
+    values = fit_recipe(path)
+    assert resolve_fit({f"recipe {path}": values}).settings == settings
+
+
+def test_a_recipe_that_holds_every_setting_goes_with_another_kind():
+    """What stands at its default was never asked for; what does not is refused by name."""
+    recipe = flatten(FitSettings(lr=0.5).model_dump(mode="json"))
+    layers = {"--set": {"kind": "topk"}, "recipe config.json": recipe}
+    settings = resolve_fit(layers).settings
+    assert (settings.kind, settings.lr, settings.growth) == ("topk", 0.5, "hybrid")
+    layers["recipe config.json"]["l1"] = 0.5
+    text = "recipe config.json: l1 is a setting of the kinds competitive and relu, not of topk"
+    with pytest.raises(SettingsError, match=text) as caught:
+        resolve_fit(layers)
+    assert caught.value.from_file
+    with pytest.raises(SettingsError, match="recipe x.toml: temperature.base is a setting of the"):
+        resolve_fit({"--set": {"kind": "topk"}, "recipe x.toml": {"temperature.base": 0.1}})
 
 
 @pytest.mark.parametrize(
@@ -182,12 +194,12 @@ def test_differences_name_key_and_both_values():
     assert differences(old, new) == ["temperature.min: 0.05, not 0.01"]
 
 
-def test_settings_are_frozen_and_fingerprints_tell_them_apart():
+def test_settings_are_frozen_and_compare_by_value():
     settings = FitSettings()
     with pytest.raises(ValueError, match="frozen"):
-        settings.l1 = 3
-    assert FitSettings(l1=0.04).fingerprint() == settings.fingerprint()
-    assert FitSettings(l1=0.05).fingerprint() != settings.fingerprint()
+        settings.lr = 3
+    assert FitSettings(l1=0.04) == settings
+    assert FitSettings(l1=0.05) != settings
 
 
 def test_presets():
@@ -195,14 +207,18 @@ def test_presets():
     assert preset_names()[:2] == ["paper", "baseline"]
     assert set(kinds) <= set(preset_names())
     for name in preset_names():
-        settings = resolve(FitSettings, {f"preset {name}": preset(name)}).settings
+        settings = resolve_fit({f"preset {name}": preset(name)}).settings
         assert settings.max_norm == 10
         if name in kinds:
             assert settings.kind == name
-    assert resolve(FitSettings, {"": preset("paper")}).settings == FitSettings()
-    baseline = resolve(FitSettings, {"": preset("baseline")}).settings
+    assert resolve_fit({"": preset("paper")}).settings == FitSettings()
+    baseline = resolve_fit({"": preset("baseline")}).settings
     assert (baseline.kind, baseline.growth) == ("relu", "none")
     assert preset("relu") == preset("baseline")
-    assert preset("competitive") == preset("paper")
-    with pytest.raises(KeyError):
+    assert resolve_fit({"": preset("competitive")}).settings == FitSettings()
+    for kind in ("topk", "batchtopk"):
+        settings = resolve_fit({"": preset(kind)}).settings
+        assert (settings.growth, settings.lr, settings.method.k) == ("none", 3e-4, 32)
+        assert not hasattr(settings.method, "l1")
+    with pytest.raises(SettingsError, match="preset nobody's: expected one of paper, baseline, "):
         preset("nobody's")

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cpsae.config import ExtractSettings, FitSettings
+from cpsae.config import ExtractSettings
 from cpsae.demo import run
+from cpsae.training.settings import FitSettings
 
 
 @pytest.mark.parametrize(

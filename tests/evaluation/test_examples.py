@@ -33,7 +33,7 @@ def autoencoder(d: int) -> SparseAutoencoder:
     w_dec = torch.nn.functional.normalize(torch.randn(N, d, generator=generator), dim=1)
     weights = {"W_enc": w_dec.T.contiguous(), "b_enc": torch.full((N,), -0.3)}
     weights |= {"W_dec": w_dec, "b_dec": torch.zeros(d)}
-    kind = load_kind("relu").from_constants({})
+    kind = load_kind("relu").from_constants({}, d, N)
     return SparseAutoencoder(weights, kind, Normalizer("layer"), n_enabled=M)
 
 

@@ -6,11 +6,13 @@ import torch
 from strict_json import read_strictly
 
 from cpsae.errors import StoreError
-from cpsae.evaluation.held_out import evaluate_held_out, nothing_held_out
+from cpsae.evaluation.held_out import measure, nothing_held_out
+from cpsae.events import Advanced, Started
 from cpsae.sae.autoencoder import SparseAutoencoder
 from cpsae.sae.kinds import load_kind
 from cpsae.sae.normalization import Normalizer
-from cpsae.store import open_store, write_store
+from cpsae.store import StorePart, open_store, write_store
+from cpsae.store.bound import norm_bound
 from cpsae.training.run_folder import write_json
 
 D, N, M = 10, 24, 20
@@ -52,9 +54,14 @@ def made(kind="competitive", normalize="layer", b_enc=-0.15, **constants):
     }
     weights["b_enc"][5] = -100.0  # dead
     constants = {"temperature": 0.08, "over": "enabled", **constants}
-    rule = load_kind(kind).from_constants(constants)
+    rule = load_kind(kind).from_constants(constants, D, N)
     scale = {"scale": 3.0} if normalize == "unit" else {}
     return SparseAutoencoder(weights, rule, Normalizer(normalize, **scale), n_enabled=M)
+
+
+def evaluate_held_out(sae, store, max_norm=10.0):
+    [result] = measure([sae], store, float(norm_bound(store.training, max_norm)))
+    return result
 
 
 def by_hand(sae, rows):
@@ -157,7 +164,36 @@ def test_what_is_not_defined_is_null(store, tmp_path, case):
 
 
 def test_another_width_is_refused(store):
-    sae = made()
-    sae.W_enc = torch.nn.Parameter(torch.zeros(7, N), requires_grad=False)
+    kind = load_kind("relu").from_constants({}, 7, N)
+    shapes = {"W_enc": (7, N), "b_enc": (N,), "W_dec": (N, 7), "b_dec": (7,)}
+    weights = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    sae = SparseAutoencoder(weights, kind, Normalizer("none"), n_enabled=M)
     with pytest.raises(StoreError, match="d = 10, the autoencoder takes 7"):
         evaluate_held_out(sae, store)
+
+
+def test_several_in_one_pass_are_each_as_alone_and_each_chunk_is_read_once(store, monkeypatch):
+    saes = [made(), made("relu"), made("relu", "unit")]
+    alone = [evaluate_held_out(sae, store) for sae in saes]
+    read, rows = [], StorePart.rows
+    monkeypatch.setattr(StorePart, "rows", lambda s, c: read.append(c.key) or rows(s, c))
+    assert measure(saes, store, float(norm_bound(store.training, 10.0))) == alone
+    assert sorted(read) == sorted(chunk.key for chunk in store.evaluation.chunks)
+
+
+def test_a_stop_is_answered_between_batches(store):
+    heard = []
+    assert measure([made()], store, on_event=heard.append, should_stop=lambda: True) is None
+    asked = iter([False, True])
+    assert measure([made()], store, on_event=heard.append, should_stop=lambda: next(asked)) is None
+
+
+def test_progress_of_a_store_with_gaps_ends_at_its_end(store):
+    """Row numbers of the whole store against the rows that are there would run over 100 %."""
+    last = store.only([c.key for c in store.chunks if c.part.prefix == "" or c.index == 2])
+    heard = []
+    measure([made()], last, on_event=heard.append)
+    total = next(event.total for event in heard if isinstance(event, Started))
+    done = [event.done for event in heard if isinstance(event, Advanced)]
+    assert done[-1] == total == 300 - 256
+    assert all(count <= total for count in done)

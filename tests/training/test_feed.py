@@ -80,6 +80,37 @@ def test_a_window_is_its_chunks_shuffled_together(store):
     assert all(any(row.tobytes() in chunk for row in served[:30]) for chunk in in_chunk)
 
 
+def test_epoch_0_goes_through_the_chunks_as_they_are_stored(store):
+    feed = ActivationFeed(store.training, 64, window_chunks=1)
+    stored = [chunk.index for chunk in store.training.chunks]
+    assert [chunk.index for chunk in feed.chunk_order(0)] == stored == sorted(stored)
+    for epoch in (1, 2):
+        order = [chunk.index for chunk in feed.chunk_order(epoch)]
+        assert order != stored
+        assert sorted(order) == stored
+
+
+@pytest.mark.parametrize("read_ahead", [0, 1, 4])
+def test_recycled_batches_are_the_same_in_less_memory(store, read_ahead):
+    plain = ActivationFeed(store.training, 37, window_chunks=2, read_ahead=read_ahead)
+    held = list(islice(plain, 40))
+    assert len({batch.data_ptr() for batch in held}) == len(held)
+    recycled = ActivationFeed(store.training, 37, window_chunks=2, read_ahead=read_ahead)
+    addresses = set()
+    for expected, batch in zip(held, recycled.stream(recycle=True), strict=False):
+        assert np.array_equal(expected.numpy(), batch.numpy())
+        addresses.add(batch.data_ptr())
+    assert len(addresses) == read_ahead + 1
+
+
+def test_a_bound_that_is_given_is_kept_to(store, rows):
+    norms = np.sqrt((rows.astype(np.float64) ** 2).sum(1))
+    bound = float(np.median(norms))
+    feed = ActivationFeed(store.training, 50, norm_bound=bound)
+    kept = rows[norms.astype(np.float32) <= bound]
+    assert multiset(stream(feed, len(kept))[: len(kept)]) == multiset(kept)
+
+
 def test_seeds_give_other_orders(store):
     orders = [stream(ActivationFeed(store.training, 50, seed=seed), 100) for seed in (0, 0, 1)]
     assert np.array_equal(orders[0], orders[1])

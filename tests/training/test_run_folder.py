@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cpsae.config import FitSettings
 from cpsae.errors import DiskError, RunError
 from cpsae.training.run_folder import MetricsLog, RunFolder, read_json, run_name, write_json
+from cpsae.training.settings import FitSettings
 
 LINES = ['{"step": 1}\n', '{"step": 10}\n', '{"step": 20}\n', '{"step": 30}\n']
 
@@ -77,6 +77,14 @@ def test_what_a_kill_leaves_is_no_stranger(tmp_path):
         run.refuse_foreign()
     with pytest.raises(RunError, match="is no run"):
         RunFolder(tmp_path / "thesis.tex").refuse_foreign()
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/run", "gs://b", "file:///tmp/x"])
+def test_a_url_is_no_folder(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="expected a local folder"):
+        RunFolder(url)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_name_says_settings_and_store(plain_store, make_store):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from cpsae.config import FitSettings
 from cpsae.stages.fit import fit
 from cpsae.store import open_store, write_store
-from cpsae.training.fit import Fit, Stopped
+from cpsae.training.loop import Stopped
+from cpsae.training.member import Member
 from cpsae.training.run_folder import RunFolder
+from cpsae.training.settings import FitSettings
 
 SETTINGS = FitSettings(batch_size=16, steps=130, log_every=1, checkpoint_every=40, device="cpu")
 
@@ -37,9 +38,9 @@ def test_precision_is_that_of_the_runs_beginning(store, tmp_path):
     asked = iter([True])
     fit(store.path, SETTINGS, out=run.path, should_stop=lambda: next(asked))
     config = run.read_config()
-    assert config["machine"]["precision"] == "float32"
-    config["machine"]["precision"] = "bfloat16"  # as if begun on a GPU
+    assert config["facts"]["precision"] == "float32"
+    config["facts"]["precision"] = "bfloat16"  # as if begun on a GPU
     run.write_config(config)
-    continued = Fit(run, store, SETTINGS, torch.device("cpu"))
-    assert continued.precision == "bfloat16"
-    assert continued.state.bfloat16
+    continued = Member(run, SETTINGS, run.facts(), store.d, torch.device("cpu"))
+    assert continued.step == 1
+    assert continued.trainable.objective.bfloat16
