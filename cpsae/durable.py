@@ -3,16 +3,24 @@
 import errno
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cpsae.errors import BusyError, DiskError
+from cpsae.errors import BusyError, CpsaeError, DiskError
+from cpsae.events import Note, OnEvent, ignore
 
 TEMPORARY_SUFFIX = ".tmp"
 LOCK_NAME = ".lock"
+
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
+"""What file systems answer that cannot sync a folder (CIFS, shared folders, some FUSE)."""
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+"""What file systems answer that know no flock (Lustre without its option, NFS without a daemon)."""
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -34,12 +42,29 @@ def write_atomic(path: Path, *buffers: Any) -> None:
                     file.write(buffer)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            _take_place(temporary, path)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
         fsync_folder(path.parent)
+
+
+def _take_place(temporary: Path, path: Path) -> None:
+    try:
+        temporary.replace(path)
+    except FileNotFoundError:
+        # Another writer made the same file meanwhile, and removed what it took for a leftover.
+        if temporary.exists() or not path.exists():
+            raise
+
+
+def local_folder(path: str | Path, what: str, error: type[CpsaeError]) -> Path:
+    """`path` as a path on this machine, `~` expanded. Raises `error` for a URL, which would become
+    a folder of that name: one line."""
+    if _URL.match(str(path)):
+        raise error(f"{what} {path}: expected a local folder; write there, then copy it")
+    return Path(path).expanduser()
 
 
 @contextmanager
@@ -67,16 +92,22 @@ def make_folders(folder: Path) -> None:
     """Make `folder` and its missing parents, each made durable by an fsync of its own parent."""
     if folder.is_dir():
         return
+    if folder.is_symlink():  # a link to what is not there yet: its target is made
+        make_folders(folder.resolve())
+        return
     make_folders(folder.parent)
     folder.mkdir(exist_ok=True)
     fsync_folder(folder.parent)
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable, on a file system that can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
@@ -89,24 +120,25 @@ def temporary_target(path: Path) -> str | None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of killed writers below `folder`. For who knows that none of them
-    is being written."""
+    """Remove the temporary files of killed writers below `folder`, while nobody writes there."""
     for path in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
         if path.is_file() and temporary_target(path) is not None:
             path.unlink(missing_ok=True)
 
 
 @contextmanager
-def writer_lock(folder: Path, what: str) -> Iterator[None]:
+def writer_lock(folder: Path, what: str, on_event: OnEvent = ignore) -> Iterator[None]:
     """Be the one writer of `folder` (made if absent) until the block ends.
 
     The kernel frees the lock when the process dies, however it dies. On the way out the lock file
     is removed, and so are the folders made here if nothing else was put into them.
-    Raises BusyError where another process holds it; `what` ("store", "run") is for its text.
+    On a file system without locks there is a warning instead. Raises BusyError where another
+    process holds it; `what` ("store", "run") is for its text.
     """
+    folder = folder.resolve()  # a link stays one, whatever becomes of what it leads to
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     path = folder / LOCK_NAME
-    descriptor = _take(path, what)
+    descriptor = _take(path, what, on_event)
     try:
         with suppress(OSError):  # a full disk: the lock holds without the number in it
             os.truncate(descriptor, 0)
@@ -123,7 +155,7 @@ def writer_lock(folder: Path, what: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(path: Path, what: str) -> int:
+def _take(path: Path, what: str, on_event: OnEvent) -> int:
     """A descriptor of the lock file `path` (made if absent) that holds its lock."""
     while True:
         with disk_errors(path.parent):
@@ -135,8 +167,22 @@ def _take(path: Path, what: str) -> int:
                     return descriptor
             except BlockingIOError:
                 raise _busy(path.parent, descriptor, what) from None
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    os.close(descriptor)
+                    raise
+                on_event(Note(_unlocked(path, what, error), "warning"))
+                return descriptor
             # Its last holder removed it between our open and our flock: try again with a new one.
             os.close(descriptor)
+
+
+def _unlocked(path: Path, what: str, error: OSError) -> str:
+    return (
+        f"{path}: this file system knows no locks ({error.strerror}), so nothing keeps a second "
+        f"process from writing this {what}: see to it that there is none, or mount the file system "
+        "with locks (Lustre: -o flock; NFS: a running lock daemon)"
+    )
 
 
 def _names(path: Path, descriptor: int) -> bool:
@@ -156,10 +202,12 @@ def _busy(folder: Path, descriptor: int, what: str) -> BusyError:
 
 
 def set_aside(folder: Path, what: str) -> Path:
-    """Rename `folder` to the first free `<name>.old-N` and return the new path.
+    """Rename `folder` to the first free `<name>.old-N` and return the new path. Of a link, what it
+    leads to is renamed, and the link stays.
 
     Raises BusyError where another process is writing it.
     """
+    folder = folder.resolve()
     number = 1
     while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
         number += 1

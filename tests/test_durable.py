@@ -1,6 +1,8 @@
 import errno
+import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -219,3 +221,72 @@ def test_kill_9_at_any_moment_leaves_whole_files(tmp_path):
                 content = path.read_bytes()
                 assert len(content) == 300_000
                 assert len(set(content)) == 1
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_folder_that_cannot_be_synced_counts_as_done(tmp_path, monkeypatch, code):
+    fsync = os.fsync
+
+    def of_files_alone(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", of_files_alone)
+    write_atomic(tmp_path / "new/a", b"1")
+    assert (tmp_path / "new/a").read_bytes() == b"1"
+
+
+def test_a_folder_whose_disk_fails_is_an_error(tmp_path, monkeypatch):
+    def fails(_descriptor):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(DiskError, match="cannot be written"):
+        write_atomic(tmp_path / "a", b"1")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, code):
+    def unknown(_descriptor, _operation):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    heard = []
+    with writer_lock(tmp_path / "run", "run", heard.append):
+        (tmp_path / "run/a").write_text("1")
+    assert [event.kind for event in heard] == ["warning"]
+    assert str(tmp_path / "run/.lock") in heard[0].text
+    assert "-o flock" in heard[0].text and "\n" not in heard[0].text
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_of_a_link_the_target_is_written_locked_and_set_aside(tmp_path, exists):
+    target, link = tmp_path / "large/acts", tmp_path / "link"
+    link.symlink_to(target)
+    if exists:
+        target.mkdir(parents=True)
+    with writer_lock(link, "store"):
+        assert (target / ".lock").exists()
+        write_atomic(link / "a", b"1")
+    assert (target / "a").read_bytes() == b"1"
+    assert set_aside(link, "store") == target.with_name("acts.old-1")
+    assert link.is_symlink() and not target.exists()
+    write_atomic(link / "a", b"2")
+    assert (target / "a").read_bytes() == b"2"
+    assert (tmp_path / "large/acts.old-1/a").read_bytes() == b"1"
+
+
+def test_a_temporary_that_another_writer_took_for_a_leftover_is_no_loss(tmp_path, monkeypatch):
+    """Both write the same bytes: the one that finds its work done is done."""
+    replace = Path.replace
+
+    def overtaken(temporary, target):
+        target.write_bytes(b"1")
+        temporary.unlink()
+        return replace(temporary, target)
+
+    monkeypatch.setattr(Path, "replace", overtaken)
+    write_atomic(tmp_path / "a", b"1")
+    assert (tmp_path / "a").read_bytes() == b"1"

@@ -1,4 +1,4 @@
-"""`cpsae info`: what is in a store or a run."""
+"""`cpsae info`: what is in a store, a folder of stores, or a run."""
 
 import json
 from pathlib import Path
@@ -9,57 +9,95 @@ import click
 from cpsae.cli.options import output_options, terminal_of
 
 if TYPE_CHECKING:
-    from cpsae.store import Store
+    from cpsae.store import Manifest, Store
+    from cpsae.store.layout import HookRecord
 
 
 @click.command(short_help="Say what is in a store or a run.")
 @click.argument("path", metavar="STORE_OR_RUN")
 @output_options
 def command(path: str, **values: Any) -> None:
-    """Say what is in a store (finished or not) or in a run folder."""
+    """Say what is in a store (finished or not), in a folder of stores, or in a run folder.
+
+    A damaged store is described as far as it can be; the exit code is then 1.
+    """
     with terminal_of(values) as terminal:
-        content = _run(Path(path)) if (Path(path) / "config.json").exists() else _store(Path(path))
-        if not terminal.result(content):
-            terminal.table(path, [(key, value) for key, value in content.items() if value != ""])
+        from cpsae.store import stores_in
+
+        if (Path(path) / "config.json").exists():
+            contents = {path: _run(Path(path))}
+        else:
+            contents = {str(p): _store(str(p)) for p in stores_in(path)} or {path: _store(path)}
+        several = list(contents) != [path]
+        content = {"kind": "stores", "stores": list(contents.values())} if several else None
+        if not terminal.result(content or contents[path]):
+            for name, described in contents.items():
+                shown = [(key, value) for key, value in described.items() if value != ""]
+                terminal.table(name, shown)
+        if any("damaged" in described for described in contents.values()):
+            click.get_current_context().exit(1)
 
 
-def _store(path: Path) -> dict[str, Any]:
+def _store(path: str) -> dict[str, Any]:
+    from cpsae.errors import DamagedStoreError
     from cpsae.store import open_store
-    from cpsae.store.documents import read_manifest
+    from cpsae.store.folders import find_bucket
+    from cpsae.store.listing import Listing
+    from cpsae.store.metadata import read_manifest
 
-    manifest = read_manifest(path)
-    chunks = manifest.chunks()
-    present = sum((path / chunk.key).exists() for chunk in chunks)
+    bucket = find_bucket(path)
+    manifest = read_manifest(bucket)
+    listing = Listing(bucket, manifest.chunks())
+    present = len(listing.present())
     content: dict[str, Any] = {
         "kind": "store",
+        "store": path,
         "complete": manifest.complete,
-        "chunks": len(chunks),
+        "chunks": len(listing.chunks),
         "chunks_present": present,
-        "bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        "bytes": sum(file.stat().st_size for file in bucket.path.rglob("*") if file.is_file()),
         "vectors": manifest.vectors,
         "evaluation_vectors": manifest.evaluation_vectors,
         "d": manifest.d,
         "store_dtype": manifest.store_dtype,
+        **_origin(manifest),
     }
-    if manifest.model and manifest.hook and manifest.dataset and manifest.contexts:
-        content |= {
-            "model": manifest.model.id,
-            "architecture": manifest.model.architecture,
-            "model_fingerprint": manifest.model.fingerprint[:16],
-            "layer": manifest.hook.layer,
-            "hook": f"output of block {manifest.hook.layer} = hidden_states"
-            f"[{manifest.hook.layer + 1}]",
-            "dtype": manifest.model.dtype,
-            "attention": manifest.model.attention,
-            "dataset": manifest.dataset.id,
-            "held_out_by": manifest.dataset.held_out,
-            "tokens": manifest.contexts.tokens,
-            "first_position_dropped": bool(manifest.contexts.first_position),
-            "seed": manifest.seed,
-        }
     if manifest.tokens_complete and present:
-        content |= _norms(open_store(path, allow_partial=True))
+        try:
+            content |= _norms(open_store(path, allow_partial=True))
+        except DamagedStoreError as error:
+            content["damaged"] = str(error).removeprefix(f"{path}: ")
     return content
+
+
+def _origin(manifest: "Manifest") -> dict[str, Any]:
+    """What the rows are of."""
+    if not (manifest.model and manifest.hook and manifest.dataset and manifest.contexts):
+        return {"description": manifest.description}
+    return {
+        "model": manifest.model.id,
+        "architecture": manifest.model.architecture,
+        "model_fingerprint": manifest.model.fingerprint[:16],
+        "layer": manifest.hook.layer,
+        "hook": _hook(manifest.hook),
+        "dtype": manifest.model.dtype,
+        "attention": manifest.model.attention,
+        "dataset": manifest.dataset.id,
+        "held_out_by": manifest.dataset.held_out,
+        "tokens": manifest.contexts.tokens,
+        "first_position_dropped": bool(manifest.contexts.first_position),
+        "seed": manifest.seed,
+    }
+
+
+def _hook(hook: "HookRecord") -> str:
+    """The place in the model, in words."""
+    return {
+        "resid_pre": f"input of block {hook.layer} = hidden_states[{hook.layer}]",
+        "attn_out": f"what attention adds to the residual stream in block {hook.layer}",
+        "mlp_out": f"what the MLP adds to the residual stream in block {hook.layer}",
+        "resid_post": f"output of block {hook.layer} = hidden_states[{hook.layer + 1}]",
+    }[hook.name]
 
 
 def _norms(store: "Store") -> dict[str, Any]:
@@ -86,19 +124,20 @@ def _last_step(metrics: Path) -> int:
 
 def _run(path: Path) -> dict[str, Any]:
     from cpsae.errors import RunError
-    from cpsae.training.run_folder import RunFolder, read_json
+    from cpsae.training.run_folder import RunFolder
 
     run = RunFolder(path)
     config = run.read_config()
     try:
+        schedule = config["facts"]["schedule"] if "facts" in config else config["schedule"]
         content: dict[str, Any] = {
             "kind": "run",
             "complete": run.complete,
             "preset": config["preset"],
             "store": config["store"]["path"],
-            "steps": config["schedule"]["steps"],
+            "steps": schedule["steps"],
             "last_step": _last_step(run.metrics),
         }
     except (KeyError, TypeError):
         raise RunError(f"{path}: is no run; its config.json is not of `cpsae fit`") from None
-    return content | (read_json(run.summary) if run.complete else {})
+    return content | (run.read_summary() if run.complete else {})

@@ -44,7 +44,9 @@ from cpsae.models import (
     load_tokenizer,
 )
 from cpsae.store import Manifest, StoreWriter, open_store
-from cpsae.store.documents import ROOT, read_manifest
+from cpsae.store.bucket import Folder
+from cpsae.store.metadata import ROOT
+from cpsae.store.metadata import read_manifest as read_manifest_of
 from cpsae.workers import Worker
 
 _POLL_SECONDS = 1.0
@@ -107,7 +109,7 @@ def existing_manifest(path: Path) -> Manifest | None:
     Raises StoreError where something else is in the way.
     """
     if (path / ROOT).exists():
-        return read_manifest(path)
+        return read_manifest_of(Folder(path))
     if path.exists() and (not path.is_dir() or any(not _is_leftover(p) for p in path.iterdir())):
         raise StoreError(f"{path}: is there already and is no store; choose another --store")
     return None
@@ -267,7 +269,7 @@ class _Job:
 
     def manifest_now(self) -> Manifest:
         """As it is on the disk at this moment."""
-        return read_manifest(self.path)
+        return read_manifest_of(Folder(self.path))
 
     def _load(self) -> TruncatedModel:
         return TruncatedModel.load(

@@ -27,8 +27,8 @@ def store_bytes(manifest: Manifest) -> int:
                 total += part.n_chunks * (manifest.rows_per_chunk * row + CRC_BYTES)
             elif spec.name.endswith("norms"):
                 total += part.n_chunks * manifest.rows_per_chunk * 4
-            elif spec.name.endswith("mean"):
-                total += part.n_chunks * manifest.d * 8
+            elif spec.name.endswith("summary"):
+                total += part.n_chunks * (manifest.d + 2) * 8
             elif spec.name.endswith("tokens"):
                 total += spec.shape[0] * spec.shape[1] * 4
     return total

@@ -65,7 +65,7 @@ def store_as_first_seen(jobs: Sequence[Job], store: Store) -> Store:
     keys = seen[0].get("chunks") or [chunk.key for chunk in store.manifest.chunks()]
     missing = sorted(set(keys) - {chunk.key for chunk in store.chunks})
     if missing:
-        raise damaged(store.path, {"missing, but this run was begun with it": missing})
+        raise damaged(store.bucket, {"missing, but this run was begun with it": missing})
     return store.only(keys)
 
 

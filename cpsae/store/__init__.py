@@ -4,7 +4,9 @@ Importing this package teaches zarr-python the data type `bfloat16`; it does not
 docs/store-format.md is the normative description of the layout.
 """
 
+import cpsae.store.bfloat16  # noqa: F401  zarr must know the type before it meets a store
 from cpsae.store.arrays import write_store
+from cpsae.store.folders import is_store, stores_in
 from cpsae.store.layout import Chunk, Manifest, Part
 from cpsae.store.reader import Store, StorePart, open_store
 from cpsae.store.verify import Problem, Verification, verify_store
@@ -19,7 +21,9 @@ __all__ = [
     "StorePart",
     "StoreWriter",
     "Verification",
+    "is_store",
     "open_store",
+    "stores_in",
     "verify_store",
     "write_store",
 ]

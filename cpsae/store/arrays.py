@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cpsae.config.extraction import StoreDtype, held_out_rows
-from cpsae.durable import LOCK_NAME, writer_lock
+from cpsae.durable import LOCK_NAME, local_folder, writer_lock
 from cpsae.errors import NonFiniteError, StoreError
 from cpsae.software import software_versions
 from cpsae.store.layout import (
@@ -41,7 +41,7 @@ def write_store(
     Raises StoreError where something is there already or the arrays do not fit;
     NonFiniteError for a NaN or Inf; DiskError where the disk is full.
     """
-    path = Path(path)
+    path = local_folder(path, "store", StoreError)
     _check(activations, evaluation, store_dtype)
     d = activations.shape[1]
     order = np.random.default_rng(seed).permutation(len(activations))

@@ -11,7 +11,6 @@ import ml_dtypes
 import numpy as np
 from zarr.core.buffer.cpu import Buffer
 from zarr.core.dtype import data_type_registry
-from zarr.core.dtype.common import DataTypeValidationError
 from zarr.core.dtype.npy.float import BaseFloat
 
 __all__ = ["BFloat16", "Buffer"]
@@ -30,7 +29,7 @@ class BFloat16(BaseFloat[Any, Any]):
         """Raises DataTypeValidationError for any other dtype."""
         if dtype == np.dtype(ml_dtypes.bfloat16):
             return cls()
-        raise DataTypeValidationError(f"Invalid data type: {dtype}. Expected bfloat16")
+        raise _validation_error()(f"Invalid data type: {dtype}. Expected bfloat16")
 
     def to_native_dtype(self) -> Any:
         """`ml_dtypes.bfloat16` has one byte order, so the one of the base class cannot be set."""
@@ -40,6 +39,17 @@ class BFloat16(BaseFloat[Any, Any]):
     def item_size(self) -> int:
         """Bytes a value."""
         return 2
+
+
+def _validation_error() -> type[Exception]:
+    """What zarr catches where a type is not the one that is looked for; it moved after 3.1."""
+    from importlib import import_module
+
+    errors = import_module("zarr.errors")
+    if not hasattr(errors, "DataTypeValidationError"):
+        errors = import_module("zarr.core.dtype.common")
+    found: type[Exception] = errors.DataTypeValidationError
+    return found
 
 
 data_type_registry.register("bfloat16", BFloat16)

@@ -6,7 +6,7 @@ docs/store-format.md is the normative description; a change here is a change the
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import ml_dtypes
@@ -16,7 +16,7 @@ from pydantic import Field
 from cpsae.config.base import Record
 from cpsae.config.extraction import StoreDtype
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CRC_BYTES = 4
 LARGEST_CHUNK_BYTES = 64 * 2**20
 MOST_CONTEXTS_A_CHUNK = 64
@@ -39,10 +39,10 @@ class ContextRecord(Record):
 
 
 class HookRecord(Record):
-    """Where in the model the rows were taken: the output of block `layer`, counted from 0."""
+    """Where in the model the rows were taken: a place in block `layer`, counted from 0."""
 
     layer: int
-    name: str = "resid_post"
+    name: Literal["resid_pre", "attn_out", "mlp_out", "resid_post"] = "resid_post"
 
 
 class ModelRecord(Record):
@@ -128,7 +128,7 @@ class Part:
 
     prefix: str
     vectors: int
-    manifest: Manifest
+    manifest: Manifest = field(compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -160,21 +160,22 @@ class Part:
     def arrays(self) -> list["ArraySpec"]:
         """The arrays of this part, as zarr is to describe them."""
         rows, d, manifest = self.vectors, self.manifest.d, self.manifest
-        per_chunk, n_chunks = manifest.rows_per_chunk, self.n_chunks
+        per_chunk = manifest.rows_per_chunk
         activations = ArraySpec("activations", (rows, d), (per_chunk, d), manifest.store_dtype)
         specs = [
             activations,
             ArraySpec("statistics/norms", (rows,), (per_chunk,), "float32"),
-            ArraySpec("statistics/count", (n_chunks,), (1,), "int64"),
-            ArraySpec("statistics/mean", (n_chunks, d), (1, d), "float64"),
-            ArraySpec("statistics/mean_squared_norm", (n_chunks,), (1,), "float64"),
-            ArraySpec("statistics/largest_norm", (n_chunks,), (1,), "float64"),
+            ArraySpec("statistics/summary", (self.n_chunks, d + 2), (1, d + 2), "float64"),
         ]
-        if manifest.contexts:
-            tokens = manifest.contexts.tokens
-            shape, chunk = (self.n_contexts, tokens), (TOKEN_CONTEXTS_A_CHUNK, tokens)
-            specs.append(ArraySpec("tokens", shape, chunk, "int32", compressed=True))
-        return [spec._replace(name=self.prefix + spec.name) for spec in specs]
+        named = [spec._replace(name=self.prefix + spec.name) for spec in specs]
+        return [*named, self.tokens_array()] if manifest.contexts else named
+
+    def tokens_array(self) -> "ArraySpec":
+        """The array of tokens of a store that has them."""
+        contexts = self.manifest.contexts
+        assert contexts is not None, "a store made from arrays holds no tokens"
+        shape, chunk = (self.n_contexts, contexts.tokens), (TOKEN_CONTEXTS_A_CHUNK, contexts.tokens)
+        return ArraySpec(f"{self.prefix}tokens", shape, chunk, "int32", compressed=True)
 
 
 @dataclass(frozen=True)
@@ -216,20 +217,23 @@ class Chunk:
         return manifest.rows_per_chunk * row_bytes + CRC_BYTES
 
     @property
-    def statistics_bytes(self) -> dict[str, int]:
-        """Size of the file of each statistic."""
-        manifest = self.part.manifest
-        names = ("count", "mean_squared_norm", "largest_norm")
-        values = {**dict.fromkeys(names, 8), "mean": 8 * manifest.d}
-        values["norms"] = 4 * manifest.rows_per_chunk
-        return {name: size + CRC_BYTES for name, size in values.items()}
+    def norms_key(self) -> str:
+        """Where the norms of its rows are."""
+        return f"{self.part.prefix}statistics/norms/c/{self.index}"
 
-    def statistics_keys(self) -> dict[str, str]:
-        """Name of each statistic and the path of this chunk's share of it."""
-        folder, index = f"{self.part.prefix}statistics", self.index
-        names = ("norms", "count", "mean_squared_norm", "largest_norm")
-        keys = {name: f"{folder}/{name}/c/{index}" for name in names}
-        return {**keys, "mean": f"{folder}/mean/c/{index}/0"}
+    @property
+    def summary_key(self) -> str:
+        """Where its row of `statistics/summary` is."""
+        return f"{self.part.prefix}statistics/summary/c/{self.index}/0"
+
+    def objects(self) -> dict[str, int]:
+        """The keys of all that belongs to it, the rows first, with their sizes in bytes."""
+        manifest = self.part.manifest
+        return {
+            self.key: self.file_bytes,
+            self.norms_key: 4 * manifest.rows_per_chunk + CRC_BYTES,
+            self.summary_key: 8 * (manifest.d + 2) + CRC_BYTES,
+        }
 
 
 class ArraySpec(NamedTuple):

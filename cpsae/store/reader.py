@@ -3,8 +3,7 @@
 import hashlib
 import json
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cpsae.errors import DamagedStoreError, StoreError
-from cpsae.store.documents import document_problems, read_manifest
+from cpsae.store.bucket import Bucket
+from cpsae.store.folders import find_bucket
 from cpsae.store.layout import (
     CRC_BYTES,
     NUMPY_DTYPES,
@@ -24,7 +24,9 @@ from cpsae.store.layout import (
     Manifest,
     Part,
 )
-from cpsae.store.statistics import exact_median
+from cpsae.store.listing import Listing, in_words, missing_tokens
+from cpsae.store.metadata import decode_tokens, document_problems, read_manifest
+from cpsae.store.statistics import Summary, exact_median
 
 _SHOWN = 5
 
@@ -43,34 +45,60 @@ class StorePart:
     the whole store, so an unfinished store is a store with gaps, not a renumbered one.
     """
 
-    def __init__(self, path: Path, part: Part, chunks: Sequence[Chunk]) -> None:
-        self.path = path
+    def __init__(self, bucket: Bucket, part: Part, chunks: Sequence[Chunk]) -> None:
+        self.bucket = bucket
         self.part = part
+        self.name = part.name
+        self.manifest = part.manifest
         self.chunks = list(chunks)
         self.vectors = sum(chunk.n_rows for chunk in self.chunks)
         self.d = part.manifest.d
+        self._checked: dict[str, Hashable] = {}
         self._kept_tokens: tuple[int, npt.NDArray[np.int32]] | None = None
 
     def rows(self, chunk: Chunk) -> npt.NDArray[Any]:
-        """Rows (n_rows, d) of a chunk in the store's dtype, mapped and read-only, CRC checked.
+        """Rows (n_rows, d) of a chunk in the store's dtype, mapped and read-only.
 
-        Raises DamagedStoreError where the file is missing, cut short, or fails its checksum.
+        Their checksum is checked the first time, and again where the file has changed since.
+        Raises DamagedStoreError where it is missing, cut short, or fails its checksum.
         """
-        return map_rows(self.path, chunk)
+        values = self._values(chunk.key, NUMPY_DTYPES[self.manifest.store_dtype])
+        return values.reshape(self.manifest.rows_per_chunk, self.d)[: chunk.n_rows]
 
     def norms(self, chunk: Chunk) -> npt.NDArray[np.float32]:
-        """L2 norms (n_rows,) of a chunk's rows."""
-        key = chunk.statistics_keys()["norms"]
-        return map_checked(self.path, key, np.dtype("<f4"))[: chunk.n_rows]
+        """L2 norms (n_rows,) of a chunk's rows, checked as rows are."""
+        return self._values(chunk.norms_key, np.dtype("<f4"))[: chunk.n_rows]
 
-    def statistic(self, chunk: Chunk, name: str) -> npt.NDArray[np.float64]:
-        """`mean` (d,), `mean_squared_norm` (1,) or `largest_norm` (1,) of a chunk."""
-        return map_checked(self.path, chunk.statistics_keys()[name], np.dtype("<f8"))
+    def summary(self, chunk: Chunk) -> Summary:
+        """Statistics of all rows of a chunk together, checked as rows are."""
+        return Summary.from_row(self._values(chunk.summary_key, np.dtype("<f8")))
+
+    def _values(self, key: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        try:
+            stamp = self.bucket.stamp(key)
+        except OSError:
+            stamp = None  # reading it says what is wrong
+        if stamp is None or self._checked.get(key) != stamp:
+            raw = checked_bytes(self.bucket, key)
+            self._checked[key] = stamp
+        else:
+            raw = self.bucket.read(key)
+        return raw[:-CRC_BYTES].view(dtype)
 
     @cached_property
     def median_norm(self) -> float:
-        """Exact median of the norms of all rows, in constant memory."""
-        return exact_median(lambda: (self.norms(chunk) for chunk in self.chunks))
+        """Exact median of the norms of all rows that are not zero, in constant memory; 0 where
+        all are."""
+
+        def norms() -> Iterator[npt.NDArray[np.float32]]:
+            for chunk in self.chunks:
+                found = self.norms(chunk)
+                yield found[found > 0]
+
+        try:
+            return exact_median(norms)
+        except ValueError:
+            return 0.0
 
     def rows_over(self, bound: float) -> int:
         """How many rows have a norm above `bound`."""
@@ -80,20 +108,20 @@ class StorePart:
     @cached_property
     def largest_norm(self) -> float:
         """The largest norm of any row."""
-        return max(float(self.statistic(chunk, "largest_norm")[0]) for chunk in self.chunks)
+        return max(self.summary(chunk).largest_norm for chunk in self.chunks)
 
     @cached_property
     def mean(self) -> npt.NDArray[np.float64]:
         """(d,), mean over all rows."""
         total = np.zeros(self.d, np.float64)
         for chunk in self.chunks:
-            total += chunk.n_rows * self.statistic(chunk, "mean")
+            total += chunk.n_rows * self.summary(chunk).mean
         return total / self.vectors
 
     @cached_property
     def mean_squared_norm(self) -> float:
         """E||x||^2 over all rows."""
-        total = sum(c.n_rows * self.statistic(c, "mean_squared_norm")[0] for c in self.chunks)
+        total = sum(chunk.n_rows * self.summary(chunk).mean_squared_norm for chunk in self.chunks)
         return float(total / self.vectors)
 
     def batches(self, size: int) -> Iterator[npt.NDArray[Any]]:
@@ -136,37 +164,38 @@ class StorePart:
     def _token_chunk(self, number: int) -> npt.NDArray[np.int32]:
         """One chunk of tokens, decoded; the last one asked for is kept, as the next is often it."""
         if self._kept_tokens is None or self._kept_tokens[0] != number:
-            import zarr
-
-            # zarr would read a missing chunk as zeros, so the file is looked at first.
-            checked_bytes(self.path, self.part.token_keys()[number])
-            array = zarr.open_array(self.path / f"{self.part.prefix}tokens", mode="r")
-            first = number * TOKEN_CONTEXTS_A_CHUNK
-            block = np.asarray(array[first : first + TOKEN_CONTEXTS_A_CHUNK], dtype=np.int32)
-            self._kept_tokens = number, block
+            spec = self.part.tokens_array()
+            block = decode_tokens(checked_bytes(self.bucket, self.part.token_keys()[number]), spec)
+            left = self.part.n_contexts - number * TOKEN_CONTEXTS_A_CHUNK
+            self._kept_tokens = number, block[:left]
         return self._kept_tokens[1]
 
     def _contexts(self) -> ContextRecord:
-        contexts = self.part.manifest.contexts
+        contexts = self.manifest.contexts
         if contexts is None:
-            raise StoreError(f"{self.path}: was made from arrays and holds no tokens")
+            raise StoreError(f"{self.bucket.name}: was made from arrays and holds no tokens")
         return contexts
 
 
 class Store:
     """An open store. `training` and `evaluation` (None where nothing is held out) are its parts."""
 
-    def __init__(self, path: Path, manifest: Manifest, chunks: Sequence[Chunk]) -> None:
-        self.path = path
+    def __init__(self, bucket: Bucket, manifest: Manifest, chunks: Sequence[Chunk]) -> None:
+        self.bucket = bucket
         self.manifest = manifest
         self.chunks = list(chunks)
         self.d = manifest.d
         parts = {
-            part.name: StorePart(path, part, [c for c in chunks if c.part.prefix == part.prefix])
+            part.name: StorePart(bucket, part, [c for c in chunks if c.part.prefix == part.prefix])
             for part in manifest.parts()
         }
         self.training = parts["training"]
         self.evaluation = parts.get("evaluation")
+
+    @property
+    def path(self) -> Path:
+        """Its folder, where it is in one."""
+        return Path(self.bucket.name)
 
     @cached_property
     def identity(self) -> str:
@@ -175,104 +204,113 @@ class Store:
         digest = hashlib.sha256(json.dumps(self.manifest.identity, sort_keys=True).encode())
         if self.manifest.origin == "arrays":
             for chunk in self.chunks:
-                with (self.path / chunk.key).open("rb") as file:
-                    file.seek(-CRC_BYTES, os.SEEK_END)
-                    digest.update(file.read())
+                digest.update(self.bucket.read(chunk.key)[-CRC_BYTES:].tobytes())
         return digest.hexdigest()
 
     def only(self, keys: Sequence[str]) -> "Store":
         """The same store, seen as if it had these chunks alone: what a run was begun with."""
         wanted = set(keys)
-        return Store(self.path, self.manifest, [c for c in self.chunks if c.key in wanted])
+        return Store(self.bucket, self.manifest, [c for c in self.chunks if c.key in wanted])
 
 
 def open_store(path: str | Path, allow_partial: bool = False) -> Store:
-    """Open a store for reading, having listed every file that it should have.
+    """Open a store for reading, having listed every object that it should have.
 
     Raises StoreError where the folder is no store, or is unfinished and `allow_partial` is off;
-    DamagedStoreError where a chunk of a finished store is missing, a file has a wrong size, or an
-    array's document is not as the manifest says.
+    DamagedStoreError where a chunk of a finished store is missing, an object has a wrong size, or
+    an array's document is not as the manifest says.
     """
-    path = Path(path)
-    manifest = read_manifest(path)
-    chunks = manifest.chunks()
-    present = [chunk for chunk in chunks if (path / chunk.key).exists()]
-    _refuse_unfinished(path, manifest, allow_partial, f"{len(present)} of {len(chunks)} chunks")
+    return open_bucket(find_bucket(path), allow_partial)
+
+
+def open_bucket(bucket: Bucket, allow_partial: bool = False) -> Store:
+    """`open_store` of a store in any bucket."""
+    manifest = read_manifest(bucket)
+    listing = Listing(bucket, manifest.chunks())
+    present = listing.present()
+    there = in_words(present, listing.chunks)
+    _refuse_unfinished(bucket.name, manifest, allow_partial, there)
     problems: dict[str, list[str]] = {}
-    for key, what in document_problems(path, manifest):
+    for key, what in document_problems(bucket, manifest):
         problems.setdefault(what, []).append(key)
-    missing = [k for part in manifest.parts() for k in part.token_keys() if not (path / k).exists()]
+    missing = missing_tokens(bucket, manifest)
     if manifest.complete:
-        missing += _missing_files(path, chunks)
+        missing += [key for chunk in listing.missing() for key in listing.missing_keys(chunk)]
     if missing:
         problems.setdefault("missing", []).extend(missing)
-    wrong = [c.key for c in present if (path / c.key).stat().st_size != c.file_bytes]
-    if wrong:
-        problems[f"not {chunks[0].file_bytes} bytes long (cut short or foreign)"] = wrong
+    for chunk in listing.chunks:
+        for key, (_, right) in listing.wrong_sizes(chunk).items():
+            what = f"not {right} bytes long (cut short or foreign)"
+            problems.setdefault(what, []).append(key)
     if problems:
-        raise damaged(path, problems)
-    if not manifest.complete:  # a chunk without its statistics counts as absent until it has them
-        present = [chunk for chunk in present if not _missing_files(path, [chunk])]
-    return Store(path, manifest, present)
+        raise damaged(bucket, problems, manifest)
+    return Store(bucket, manifest, present)
 
 
-def map_rows(path: Path, chunk: Chunk) -> npt.NDArray[Any]:
-    """`StorePart.rows` for a chunk of the store at `path`."""
+def map_rows(bucket: Bucket, chunk: Chunk) -> npt.NDArray[Any]:
+    """Rows (n_rows, d) of a chunk, mapped and read-only, their checksum checked."""
     manifest = chunk.part.manifest
-    values = map_checked(path, chunk.key, NUMPY_DTYPES[manifest.store_dtype])
+    values = checked_bytes(bucket, chunk.key)[:-CRC_BYTES].view(NUMPY_DTYPES[manifest.store_dtype])
     return values.reshape(manifest.rows_per_chunk, manifest.d)[: chunk.n_rows]
 
 
-def map_checked(path: Path, key: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The values (flat, read-only, mapped) of an uncompressed chunk file, its CRC-32C checked."""
-    raw = checked_bytes(path, key)
-    return raw[:-CRC_BYTES].view(dtype)
+def checked_bytes(bucket: Bucket, key: str) -> npt.NDArray[np.uint8]:
+    """The bytes of an object, the last four being the right checksum of the others.
 
-
-def checked_bytes(path: Path, key: str) -> npt.NDArray[np.uint8]:
-    """The file `key` mapped as bytes, the last four being the right checksum of the others.
-
-    Raises DamagedStoreError, naming the file by its path in the store, where it is not so.
+    Raises DamagedStoreError, naming the object by its key, where it is not so.
     """
     try:
-        raw = np.asarray(np.memmap(path / key, dtype=np.uint8, mode="r"))
+        raw = bucket.read(key)
     except FileNotFoundError:
-        raise damaged(path, {"missing": [key]}) from None
-    except ValueError:  # numpy cannot map an empty file
-        raise damaged(path, {"empty": [key]}) from None
+        raise damaged(bucket, {"missing": [key]}) from None
     except OSError as error:
-        raise damaged(path, {f"unreadable ({error.strerror})": [key]}) from None
+        raise damaged(bucket, {f"unreadable ({error.strerror})": [key]}) from None
+    if not len(raw):
+        raise damaged(bucket, {"empty": [key]})
     checksum = int.from_bytes(raw[-CRC_BYTES:].tobytes(), "little")
     if len(raw) <= CRC_BYTES or google_crc32c.value(raw[:-CRC_BYTES]) != checksum:
-        raise damaged(path, {"corrupt (its checksum does not match its content)": [key]})
+        raise damaged(bucket, {"corrupt (its checksum does not match its content)": [key]})
     return raw
 
 
-def damaged(path: Path, problems: Mapping[str, Sequence[str]]) -> DamagedStoreError:
-    """The error for a store's files: what is wrong, and with which, the first few named."""
+def damaged(
+    bucket: Bucket, problems: Mapping[str, Sequence[str]], manifest: Manifest | None = None
+) -> DamagedStoreError:
+    """The error for a store's objects: what is wrong, with which (the first few named), and what
+    its owner can do."""
     texts = []
     for what, keys in problems.items():
         more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
         texts.append(f"{', '.join(keys[:_SHOWN])}{more}: {what}")
     return DamagedStoreError(
-        f"{path}: {'; '.join(texts)}; run `cpsae verify {path} --repair`, then the same "
-        "`cpsae extract` command again computes what is gone",
+        f"{bucket.name}: {'; '.join(texts)}; {_remedy(bucket, manifest)}",
         [key for keys in problems.values() for key in keys],
     )
 
 
-def _refuse_unfinished(path: Path, manifest: Manifest, allow_partial: bool, there: str) -> None:
+def _remedy(bucket: Bucket, manifest: Manifest | None) -> str:
+    try:
+        manifest = manifest or read_manifest(bucket)
+    except StoreError:
+        return f"run `cpsae verify {bucket.name}`"
+    if manifest.origin == "arrays":
+        return (
+            f"`cpsae verify {bucket.name} --repair` makes statistics and documents again; rows "
+            "that are gone nothing can compute: restore them from a copy, or write the store again"
+        )
+    return (
+        f"run `cpsae verify {bucket.name} --repair`, then the same `cpsae extract` command again "
+        "computes what is gone"
+    )
+
+
+def _refuse_unfinished(name: str, manifest: Manifest, allow_partial: bool, there: str) -> None:
     again = "run the same `cpsae extract` command again"
     if manifest.origin == "arrays":
         again = "remove it and write it again"
     if not manifest.complete and not allow_partial:
         raise StoreError(
-            f"{path}: is unfinished ({there}); {again} to finish it, or use --allow-partial"
+            f"{name}: is unfinished ({there}); {again} to finish it, or use --allow-partial"
         )
     if not manifest.tokens_complete:
-        raise StoreError(f"{path}: has no tokens yet; {again}")
-
-
-def _missing_files(path: Path, chunks: Sequence[Chunk]) -> list[str]:
-    keys = [key for chunk in chunks for key in (chunk.key, *chunk.statistics_keys().values())]
-    return [key for key in keys if not (path / key).exists()]
+        raise StoreError(f"{name}: has no tokens yet; {again}")

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cpsae.durable import writer_lock
 from cpsae.errors import StoreError
-from cpsae.store.documents import (
+from cpsae.store.bucket import Bucket
+from cpsae.store.folders import find_bucket
+from cpsae.store.layout import Manifest
+from cpsae.store.metadata import (
     CONTRADICTION,
     ROOT,
     document_keys,
@@ -13,30 +15,30 @@ from cpsae.store.documents import (
     read_manifest,
     write_document,
 )
-from cpsae.store.layout import Manifest
 from cpsae.store.writer import StoreWriter
 
 
 def remove_damaged(path: Path, keys: Sequence[str]) -> list[str]:
-    """Remove the files `keys` (paths in the store); returns those that were there.
+    """Remove the objects `keys`; returns those that were there.
 
     Documents of arrays follow from the manifest, and statistics from their chunk: these are made
     again at once. Where a chunk is gone, so is the completion mark, and an extraction makes it.
     Raises StoreError, and touches nothing, where `why_not` gives a reason.
     """
-    read_manifest(path)  # no lock file in a folder that is no store
-    with writer_lock(path, "store"):
-        manifest = read_manifest(path)
+    bucket = find_bucket(path)
+    read_manifest(bucket)  # no lock file in a folder that is no store
+    with bucket.lock("store"):
+        manifest = read_manifest(bucket)
         documents = [key for key in keys if key in document_keys(manifest)]
         others = [key for key in keys if key not in documents]
-        reason = why_not(path, keys)
+        reason = _why_not(bucket, keys)
         if reason is not None:
             raise StoreError(f"{path}: {reason}")
-        present = [key for key in keys if (path / key).exists()]
+        present = list(bucket.sizes(keys))
         for key in documents:
-            write_document(path, manifest, key)
+            write_document(bucket, manifest, key)
         if others:
-            writer = StoreWriter(path, manifest)
+            writer = StoreWriter(bucket, manifest)
             writer.discard(others)
             writer.tidy()
             # An earlier repair may have been killed between the two marks.
@@ -47,14 +49,19 @@ def remove_damaged(path: Path, keys: Sequence[str]) -> list[str]:
 
 
 def why_not(path: Path, keys: Sequence[str]) -> str | None:
-    """Why the damaged files `keys` cannot be repaired, and what to do instead; None where they can.
+    """Why the damaged objects `keys` cannot be repaired, and what to do instead; None where they
+    can.
 
     A manifest that other documents contradict may be what is wrong, and then every chunk looks
     damaged that is not: nothing may be removed on its word. Tokens, and the rows of a store made
     from arrays, follow from nothing else in the store.
     """
-    manifest = read_manifest(path)
-    others = [key for key, what in document_problems(path, manifest) if what == CONTRADICTION]
+    return _why_not(find_bucket(path), keys)
+
+
+def _why_not(bucket: Bucket, keys: Sequence[str]) -> str | None:
+    manifest = read_manifest(bucket)
+    others = [key for key, what in document_problems(bucket, manifest) if what == CONTRADICTION]
     if others:
         return (
             f"{ROOT} and {others[0]} contradict each other, so nothing is removed; restore "

@@ -11,16 +11,31 @@ _BLOCK_ROWS = 512
 
 
 @dataclass(frozen=True)
+class Summary:
+    """Statistics of all rows of a chunk together."""
+
+    mean: npt.NDArray[np.float64]
+    """(d,), mean over the rows."""
+    mean_squared_norm: float
+    largest_norm: float
+
+    def as_row(self) -> npt.NDArray[np.float64]:
+        """The chunk's row (d + 2,) of `statistics/summary`."""
+        return np.concatenate([self.mean, [self.mean_squared_norm, self.largest_norm]])
+
+    @classmethod
+    def from_row(cls, row: npt.NDArray[np.float64]) -> "Summary":
+        """The inverse."""
+        return cls(row[:-2], float(row[-2]), float(row[-1]))
+
+
+@dataclass(frozen=True)
 class ChunkStatistics:
     """Statistics of the stored (rounded) rows of one chunk; sums are float64."""
 
     norms: npt.NDArray[np.float32]
     """L2 norm of each row."""
-    count: int
-    mean: npt.NDArray[np.float64]
-    """(d,), mean over the rows."""
-    mean_squared_norm: float
-    largest_norm: float
+    summary: Summary
 
     @classmethod
     def of(cls, rows: npt.NDArray[Any]) -> "ChunkStatistics":
@@ -36,10 +51,9 @@ class ChunkStatistics:
             block = as_float32(rows[start : start + _BLOCK_ROWS]).astype(np.float64)
             squared[start : start + len(block)] = np.einsum("ij,ij->i", block, block)
             total += block.sum(axis=0)
-        norms = np.sqrt(squared)
-        count = len(rows)
-        mean_squared = float(squared.sum() / count)
-        return cls(norms.astype(np.float32), count, total / count, mean_squared, float(norms.max()))
+        norms, count = np.sqrt(squared), len(rows)
+        summary = Summary(total / count, float(squared.sum() / count), float(norms.max()))
+        return cls(norms.astype(np.float32), summary)
 
 
 def as_float32(rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

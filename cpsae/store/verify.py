@@ -1,6 +1,6 @@
-"""Checking every file of a store: presence, size, checksum, finiteness, and what they say."""
+"""Checking every object of a store: presence, size, checksum, finiteness, and what they say."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,14 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from cpsae.errors import DamagedStoreError
-from cpsae.store.documents import document_keys, document_problems, read_manifest
+from cpsae.events import Advanced, Finished, OnEvent, Started, ignore
+from cpsae.store.bucket import Bucket
+from cpsae.store.folders import find_bucket
 from cpsae.store.layout import CRC_BYTES, Chunk, Manifest
+from cpsae.store.listing import Listing
+from cpsae.store.metadata import document_keys, document_problems, read_manifest
 from cpsae.store.reader import checked_bytes, map_rows
 from cpsae.store.statistics import ChunkStatistics
 
 
 class Problem(NamedTuple):
-    """A file of the store, by its path in it, and what is wrong with it."""
+    """An object of the store, by its key, and what is wrong with it."""
 
     key: str
     what: str
@@ -30,76 +34,98 @@ class Verification(NamedTuple):
     absent: list[str]
 
 
-def verify_store(
-    path: str | Path, on_progress: Callable[[int, int], None] | None = None
-) -> Verification:
-    """Read every file of a store. `on_progress(chunks done, chunks in all)` is called as it goes.
+def verify_store(path: str | Path, on_event: OnEvent = ignore) -> Verification:
+    """Read every object of a store.
 
     Raises StoreError where the folder is no store or its metadata cannot be read.
     """
-    path = Path(path)
-    manifest = read_manifest(path)
-    problems = [Problem(*found) for found in document_problems(path, manifest)]
-    problems += _token_problems(path, manifest)
+    return verify_bucket(find_bucket(path), on_event)
+
+
+def verify_bucket(bucket: Bucket, on_event: OnEvent = ignore) -> Verification:
+    """`verify_store` of a store in any bucket."""
+    manifest = read_manifest(bucket)
+    problems = [Problem(*found) for found in document_problems(bucket, manifest)]
+    problems += _token_problems(bucket, manifest)
     absent: list[str] = []
-    chunks = manifest.chunks()
+    listing = Listing(bucket, manifest.chunks())
     files = 1 + len(document_keys(manifest))
     if manifest.tokens_complete:
         files += sum(len(part.token_keys()) for part in manifest.parts())
-    for number, chunk in enumerate(chunks, start=1):
-        if not manifest.complete and not (path / chunk.key).exists():
+    on_event(Started("verify", len(listing.chunks), "chunk", kept=False))
+    for number, chunk in enumerate(listing.chunks, start=1):
+        if not manifest.complete and not listing.has_rows(chunk):
             absent.append(chunk.key)
         else:
-            files += 1 + len(chunk.statistics_keys())
-            problems += _chunk_problems(path, chunk)
-        if on_progress:
-            on_progress(number, len(chunks))
+            files += len(chunk.objects())
+            problems += _chunk_problems(bucket, listing, chunk)
+        on_event(Advanced(number))
+    on_event(Finished())
     return Verification(manifest.complete, files, problems, absent)
 
 
-def _token_problems(path: Path, manifest: Manifest) -> Iterator[Problem]:
+def _token_problems(bucket: Bucket, manifest: Manifest) -> Iterator[Problem]:
     for part in manifest.parts():
         for key in part.token_keys() if manifest.tokens_complete else ():
-            yield from _file_problem(path, key)
+            yield from _content_problem(bucket, key)
 
 
-def _chunk_problems(path: Path, chunk: Chunk) -> Iterator[Problem]:
-    keys = chunk.statistics_keys()
-    broken = _file_problem(path, chunk.key, chunk.file_bytes)
-    wrong = {n: _file_problem(path, keys[n], size) for n, size in chunk.statistics_bytes.items()}
-    yield from (problem for found in (broken, *wrong.values()) for problem in found)
-    if broken:
+def _chunk_problems(bucket: Bucket, listing: Listing, chunk: Chunk) -> Iterator[Problem]:
+    missing, wrong = listing.missing_keys(chunk), listing.wrong_sizes(chunk)
+    bad = set()
+    for key in chunk.objects():
+        found = list(_object_problem(bucket, key, missing, wrong))
+        bad |= {key} if found else set()
+        yield from found
+    if chunk.key in bad:
         return
-    rows = map_rows(path, chunk)
-    statistics = ChunkStatistics.of(rows)
+    statistics = ChunkStatistics.of(map_rows(bucket, chunk))
     not_finite = int((~np.isfinite(statistics.norms)).sum())
     if not_finite:
         yield Problem(chunk.key, f"{not_finite} rows hold NaN or Inf")
         return
-    for name, found in wrong.items():
-        if not found and not _agrees(path, keys[name], getattr(statistics, name)):
-            yield Problem(keys[name], "not what the rows of its chunk give")
+    d = chunk.part.manifest.d
+    summary = statistics.summary.as_row()
+    expected: dict[str, list[npt.NDArray[Any]]] = {
+        chunk.norms_key: [statistics.norms],
+        chunk.summary_key: [summary[:d], summary[d : d + 1], summary[d + 1 :]],
+    }
+    for key, pieces in expected.items():
+        if key not in bad and not _agrees(bucket, key, pieces):
+            yield Problem(key, "not what the rows of its chunk give")
 
 
-def _agrees(path: Path, key: str, expected: npt.NDArray[Any] | float) -> bool:
-    """Whether a statistic is what its rows give, but for the order of summation."""
-    right = np.atleast_1d(np.asarray(expected))
-    dtype = np.dtype(np.int64) if right.dtype.kind == "i" else right.dtype
-    stored = checked_bytes(path, key)[:-CRC_BYTES].view(dtype)[: len(right)]
-    # A mean may cancel to nearly nothing, so it is compared on the scale of its largest value.
-    scale = float(np.abs(right).max())
-    return bool(np.allclose(stored, right, rtol=1e-6, atol=1e-6 * scale))
+def _object_problem(
+    bucket: Bucket, key: str, missing: list[str], wrong: dict[str, tuple[int, int]]
+) -> Iterator[Problem]:
+    if key in missing:
+        yield Problem(key, "missing")
+    elif key in wrong:
+        size, right = wrong[key]
+        yield Problem(key, f"{size} bytes long, expected {right}: cut short or foreign")
+    else:
+        yield from _content_problem(bucket, key)
 
 
-def _file_problem(path: Path, key: str, expected_bytes: int | None = None) -> list[Problem]:
-    file = path / key
-    if not file.exists():
-        return [Problem(key, "missing")]
-    size = file.stat().st_size
-    if expected_bytes is not None and size != expected_bytes:
-        return [Problem(key, f"{size} bytes long, expected {expected_bytes}: cut short or foreign")]
+def _content_problem(bucket: Bucket, key: str) -> Iterator[Problem]:
+    if key not in bucket.sizes([key]):
+        yield Problem(key, "missing")
+        return
     try:
-        checked_bytes(path, key)
+        checked_bytes(bucket, key)
     except DamagedStoreError:
-        return [Problem(key, "corrupt: its checksum does not match its content")]
-    return []
+        yield Problem(key, "corrupt: its checksum does not match its content")
+
+
+def _agrees(bucket: Bucket, key: str, pieces: list[npt.NDArray[Any]]) -> bool:
+    """Whether statistics are what their rows give, but for the order of summation."""
+    stored = checked_bytes(bucket, key)[:-CRC_BYTES].view(pieces[0].dtype)
+    first = 0
+    for right in pieces:
+        found = stored[first : first + len(right)]
+        first += len(right)
+        # A mean may cancel to nearly nothing, so it is compared on the scale of its largest value.
+        scale = float(np.abs(right).max())
+        if not np.allclose(found, right, rtol=1e-6, atol=1e-6 * scale):
+            return False
+    return True

@@ -75,7 +75,9 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         if min(batch_size, window_chunks, threads) < 1 or read_ahead < 0:
             raise ValueError("batch_size, window_chunks and threads are from 1, read_ahead from 0")
         if not part.vectors:
-            raise StoreError(f"{part.path}: holds no {part.part.name} rows yet; extract some first")
+            raise StoreError(
+                f"{part.bucket.name}: holds no {part.name} rows yet; extract some first"
+            )
         self.part = part
         self.batch_size = batch_size
         self.seed = seed
@@ -88,7 +90,7 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         self.read_ahead = read_ahead
         self.threads = threads
         self.n_windows = -(-len(part.chunks) // window_chunks)
-        self.dtype = TORCH_DTYPES[part.part.manifest.store_dtype]
+        self.dtype = TORCH_DTYPES[part.manifest.store_dtype]
 
     def __iter__(self) -> Generator[torch.Tensor, None, None]:
         return self.stream()
@@ -154,7 +156,9 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
             empty_in_a_row = 0 if len(window.order) else empty_in_a_row + 1
             # So many windows hold a whole epoch between them, wherever in one this began.
             if empty_in_a_row == 2 * self.n_windows:
-                raise StoreError(f"{self.part.path}: max_norm leaves no row to train on; raise it")
+                raise StoreError(
+                    f"{self.part.bucket.name}: max_norm leaves no row to train on; raise it"
+                )
             following = self._after(current)
             loading = pool.submit(self._open, following)
             yield current, window

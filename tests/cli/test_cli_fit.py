@@ -8,7 +8,8 @@ from refusals import assert_refused
 from tiny import content_of
 
 from cpsae.cli import interrupts
-from cpsae.store.documents import read_manifest, write_manifest
+from cpsae.store.bucket import Folder
+from cpsae.store.metadata import read_manifest, write_manifest
 
 TRAINED = ("--steps", 20, "--batch-size", 64, "--device", "cpu")
 
@@ -124,8 +125,8 @@ def test_a_flipped_bit_is_found_before_anything_is_learned_from_it(fit, store) -
 
 
 def test_an_unfinished_store_needs_allow_partial(fit, store, tmp_path) -> None:
-    manifest = read_manifest(store)
-    write_manifest(store, manifest.model_copy(update={"complete": False}))
+    manifest = read_manifest(Folder(store))
+    write_manifest(Folder(store), manifest.model_copy(update={"complete": False}))
     (store / "activations/c/2/0").unlink()
     text = r"is unfinished \(4 of 5 chunks\); run the same `cpsae extract` command again to finish"
     assert_refused(fit, tmp_path, 1, text)

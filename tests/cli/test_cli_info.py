@@ -6,7 +6,8 @@ import pytest
 from refusals import assert_refused
 from tiny import content_of
 
-from cpsae.store.documents import read_manifest, write_manifest
+from cpsae.store.bucket import Folder
+from cpsae.store.metadata import read_manifest, write_manifest
 
 
 def test_a_store(command, finished) -> None:
@@ -24,7 +25,9 @@ def test_a_store(command, finished) -> None:
 
 
 def test_an_unfinished_store(command, store) -> None:
-    write_manifest(store, read_manifest(store).model_copy(update={"complete": False}))
+    write_manifest(
+        Folder(store), read_manifest(Folder(store)).model_copy(update={"complete": False})
+    )
     for chunk in ("activations/c/1/0", "activations/c/2/0"):
         (store / chunk).unlink()
     content = json.loads(command("info", store, "--json").out)
@@ -33,7 +36,7 @@ def test_an_unfinished_store(command, store) -> None:
 
 def test_a_store_without_tokens(command, store) -> None:
     marks = {"complete": False, "tokens_complete": False}
-    write_manifest(store, read_manifest(store).model_copy(update=marks))
+    write_manifest(Folder(store), read_manifest(Folder(store)).model_copy(update=marks))
     assert json.loads(command("info", store, "--json").out)["complete"] is False
 
 

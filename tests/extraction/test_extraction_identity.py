@@ -9,7 +9,8 @@ from cpsae.errors import DifferentSettingsError, StoreError
 from cpsae.extraction import extract as module
 from cpsae.extraction.extract import extract
 from cpsae.store import write_store
-from cpsae.store.documents import read_manifest
+from cpsae.store.bucket import Folder
+from cpsae.store.metadata import read_manifest
 
 SMALL = {"vectors": 300, "layer": 0}
 
@@ -86,7 +87,7 @@ def test_paths_do_not_count(begun, settings, gemma, corpus, tmp_path) -> None:
     places = {key: str(value) for key, value in moved.items()}
     done = extract(settings(**SMALL, **places, store=str(tmp_path / "elsewhere.zarr")))
     assert done.computed_chunks == 0
-    assert read_manifest(done.path).model.id == chosen.model
+    assert read_manifest(Folder(done.path)).model.id == chosen.model
 
 
 def test_a_complete_store_says_so_without_the_model(begun, monkeypatch) -> None:

@@ -15,7 +15,8 @@ from tiny import chunks_of, content_of
 
 from cpsae.extraction.extract import extract
 from cpsae.store import verify_store
-from cpsae.store.documents import read_manifest
+from cpsae.store.bucket import Folder
+from cpsae.store.metadata import read_manifest
 
 KILLS = int(os.environ.get("CPSAE_KILLS", "4"))
 VECTORS = "12000"
@@ -166,9 +167,9 @@ def test_auto_is_what_the_store_was_begun_with(settings) -> None:
 
 def undo(path: Path, keys: list[str], tokens_complete: bool = True) -> None:
     """Make a finished store one that was stopped before these files were written."""
-    from cpsae.store.documents import write_manifest
+    from cpsae.store.metadata import write_manifest
 
     marks = {"complete": False, "tokens_complete": tokens_complete}
-    write_manifest(path, read_manifest(path).model_copy(update=marks))
+    write_manifest(Folder(path), read_manifest(Folder(path)).model_copy(update=marks))
     for key in keys:
         (path / key).unlink()

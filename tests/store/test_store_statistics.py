@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from cpsae.store.statistics import ChunkStatistics, as_float32, exact_median
+from cpsae.store.statistics import ChunkStatistics, Summary, as_float32, exact_median
 
 norms = npst.arrays(
     np.float32,
@@ -21,15 +21,18 @@ def test_statistics_are_those_of_the_rounded_rows(dtype, n_rows):
     exact = rows.astype(np.float64)
     statistics = ChunkStatistics.of(rows)
     np.testing.assert_allclose(statistics.norms, np.linalg.norm(exact, axis=1), rtol=1e-7)
-    np.testing.assert_allclose(statistics.mean, exact.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(statistics.mean_squared_norm, (exact**2).sum(axis=1).mean())
-    np.testing.assert_allclose(statistics.largest_norm, np.linalg.norm(exact, axis=1).max())
-    assert statistics.count == n_rows
+    np.testing.assert_allclose(statistics.summary.mean, exact.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(statistics.summary.mean_squared_norm, (exact**2).sum(axis=1).mean())
+    np.testing.assert_allclose(statistics.summary.largest_norm, np.linalg.norm(exact, axis=1).max())
+    again = Summary.from_row(statistics.summary.as_row())
+    np.testing.assert_array_equal(again.mean, statistics.summary.mean)
+    assert again.as_row().shape == (7 + 2,)
+    assert again.largest_norm == statistics.summary.largest_norm
 
 
 def test_sums_are_wider_than_the_rows():
     rows = np.full((3000, 2), 60_000, np.float16)  # a sum in float16 is infinite
-    np.testing.assert_array_equal(ChunkStatistics.of(rows).mean, rows[0].astype(np.float64))
+    np.testing.assert_array_equal(ChunkStatistics.of(rows).summary.mean, rows[0].astype(np.float64))
 
 
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float32])

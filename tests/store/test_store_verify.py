@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from cpsae.errors import StoreError
+from cpsae.events import Advanced, Finished, Started
 from cpsae.store import open_store, verify_store
-from cpsae.store.documents import read_manifest
+from cpsae.store.bucket import Folder
+from cpsae.store.metadata import read_manifest
 from cpsae.store.repair import remove_damaged
 from cpsae.store.writer import StoreWriter
 
@@ -19,12 +21,13 @@ def found(path):
 def test_a_whole_store_has_no_problem_and_every_file_is_read(finished_stores, dtype):
     seen = []
     path = finished_stores[dtype]
-    verification = verify_store(path, lambda done, total: seen.append((done, total)))
+    verification = verify_store(path, seen.append)
     assert verification.complete
     assert verification.problems == []
     assert verification.absent == []
     assert verification.files == len(building.files_of(path))
-    assert seen == [(number, 7) for number in range(1, 8)]
+    assert seen[0] == Started("verify", 7, "chunk", kept=False)
+    assert seen[1:] == [*(Advanced(number) for number in range(1, 8)), Finished()]
 
 
 @pytest.mark.parametrize(
@@ -42,9 +45,8 @@ def test_a_whole_store_has_no_problem_and_every_file_is_read(finished_stores, dt
         "activations/c/1/0",
         "evaluation/activations/c/1/0",
         "statistics/norms/c/2",
-        "statistics/mean/c/0/0",
-        "statistics/count/c/0",
-        "evaluation/statistics/largest_norm/c/1",
+        "statistics/summary/c/0/0",
+        "evaluation/statistics/summary/c/1/0",
     ],
 )
 def test_every_damage_is_named_by_its_path_in_the_store(store, damage, text, key):
@@ -63,8 +65,12 @@ def test_damaged_tokens(store, damage):
 def test_damage_is_collected_and_not_the_first_one_alone(store):
     building.flip_bit(store / "activations/c/0/0")
     building.remove(store / "activations/c/3/0")
-    building.truncate(store / "statistics/mean/c/2/0")
-    assert list(found(store)) == ["activations/c/0/0", "statistics/mean/c/2/0", "activations/c/3/0"]
+    building.truncate(store / "statistics/summary/c/2/0")
+    assert list(found(store)) == [
+        "activations/c/0/0",
+        "statistics/summary/c/2/0",
+        "activations/c/3/0",
+    ]
 
 
 def test_rows_that_are_not_finite_under_a_right_checksum(store):
@@ -78,10 +84,7 @@ def test_rows_that_are_not_finite_under_a_right_checksum(store):
     ("key", "values"),
     [
         ("statistics/norms/c/1", np.ones(16, np.float32)),
-        ("statistics/mean/c/1/0", np.ones(8)),
-        ("statistics/count/c/1", np.array([15])),
-        ("statistics/mean_squared_norm/c/1", np.ones(1)),
-        ("statistics/largest_norm/c/1", np.ones(1)),
+        ("statistics/summary/c/1/0", np.ones(10)),
     ],
 )
 def test_statistics_of_other_rows_under_a_right_checksum(store, key, values):
@@ -140,7 +143,7 @@ def test_repair_removes_damaged_chunks_and_completion_gives_equal_bytes(store, f
     assert removed == ["activations/c/1/0"]
     assert not (store / "activations/c/1/0").exists()
     assert verify_store(store).absent == ["activations/c/1/0", "activations/c/3/0"]
-    writer = StoreWriter(store, read_manifest(store))
+    writer = StoreWriter(store, read_manifest(Folder(store)))
     assert not writer.manifest.complete
     for chunk in writer.missing():
         writer.write(chunk, building.rows_of(chunk))
@@ -150,7 +153,7 @@ def test_repair_removes_damaged_chunks_and_completion_gives_equal_bytes(store, f
 
 def test_repair_makes_statistics_and_documents_again_at_once(store, finished_stores):
     building.flip_bit(store / "statistics/norms/c/1")
-    building.remove(store / "evaluation/statistics/mean/c/0/0")
+    building.remove(store / "evaluation/statistics/summary/c/0/0")
     building.empty(store / "activations/zarr.json")
     building.remove(store / "statistics/zarr.json")
     remove_damaged(store, list(found(store)))

@@ -13,7 +13,8 @@ import zarr
 
 from cpsae.errors import DiskError, NonFiniteError, StoreError
 from cpsae.store import StoreWriter, open_store, verify_store
-from cpsae.store.documents import read_manifest
+from cpsae.store.bucket import Folder
+from cpsae.store.metadata import read_manifest
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def writer(tmp_path):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_a_chunk_file_is_its_rows_zeros_to_full_size_and_their_crc(finished_stores, dtype):
     path = finished_stores[dtype]
-    for part in read_manifest(path).parts():
+    for part in read_manifest(Folder(path)).parts():
         for chunk in part.chunks():
             rows = building.rows_of(chunk).tobytes()
             full = building.ROWS_A_CHUNK * building.D * (4 if dtype == "float32" else 2)
@@ -87,7 +88,7 @@ def test_rows_of_another_shape_or_dtype_are_a_mistake_of_the_caller(writer, shap
 def test_an_unfilled_store_cannot_be_finished(writer):
     with pytest.raises(StoreError, match="7 chunks are missing"):
         writer.finish()
-    assert not read_manifest(writer.path).complete
+    assert not read_manifest(Folder(writer.path)).complete
 
 
 def test_a_full_disk_keeps_what_is_committed_and_the_rest_continues(writer, monkeypatch):
@@ -133,7 +134,7 @@ def test_the_only_worker_removes_leftovers_of_killed_ones(writer):
 
 
 def test_one_of_several_workers_leaves_what_another_may_be_writing(store):
-    manifest = read_manifest(store)
+    manifest = read_manifest(Folder(store))
     leftovers = leftovers_in(store)
     StoreWriter(store, manifest, 1, 2).tidy()
     assert all(path.exists() for path in leftovers)
@@ -143,24 +144,38 @@ def test_one_of_several_workers_leaves_what_another_may_be_writing(store):
 
 def test_absent_statistics_are_computed_again_to_the_byte(store):
     before = building.files_of(store)
-    manifest = read_manifest(store)
+    manifest = read_manifest(Folder(store))
     building.remove(store / "statistics/norms/c/1")
-    building.remove(store / "statistics/mean/c/4/0")
-    building.remove(store / "evaluation/statistics/largest_norm/c/1")
+    building.remove(store / "statistics/summary/c/4/0")
+    building.remove(store / "evaluation/statistics/norms/c/1")
     StoreWriter(store, manifest).tidy()
     assert building.files_of(store) == before
 
 
 def test_statistics_are_on_disk_before_their_chunk(writer, monkeypatch):
     written = []
-    monkeypatch.setattr(
-        "cpsae.store.writer.write_atomic",
-        lambda path, *_buffers: written.append(path.relative_to(writer.path).as_posix()),
-    )
+    monkeypatch.setattr(writer.bucket, "write", lambda key, *_pieces: written.append(key))
     chunk = writer.chunks[0]
     writer.write(chunk, building.rows_of(chunk))
     assert written[-1] == chunk.key
-    assert sorted(written[:-1]) == sorted(chunk.statistics_keys().values())
+    assert written[:-1] == [
+        "evaluation/statistics/norms/c/0",
+        "evaluation/statistics/summary/c/0/0",
+    ]
+
+
+@pytest.mark.parametrize("key", ["statistics/norms/c/1", "statistics/summary/c/1/0"])
+def test_a_store_whose_statistics_are_missing_is_not_complete(store, key):
+    manifest = read_manifest(Folder(store)).model_copy(update={"complete": False})
+    building.remove(store / key)
+    leader = StoreWriter(store, manifest, 0, 2)
+    assert [chunk.key for chunk in leader.missing(leader.chunks)] == ["activations/c/1/0"]
+    with pytest.raises(StoreError, match="1 chunks are missing"):
+        leader.finish()
+    for rank in (0, 1):
+        StoreWriter(store, manifest, rank, 2).tidy()
+    leader.finish()
+    assert not verify_store(store).problems
 
 
 def test_tokens_of_another_shape_are_a_mistake_of_the_caller(tmp_path):
@@ -168,7 +183,7 @@ def test_tokens_of_another_shape_are_a_mistake_of_the_caller(tmp_path):
     tokens = building.tokens_of(begun.manifest)
     with pytest.raises(ValueError, match="expected"):
         begun.write_tokens({**tokens, "training": tokens["training"][:-1]})
-    assert not read_manifest(begun.path).tokens_complete
+    assert not read_manifest(Folder(begun.path)).tokens_complete
 
 
 FILL = """
@@ -177,9 +192,10 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import building
 from cpsae.store import StoreWriter
-from cpsae.store.documents import read_manifest
+from cpsae.store.bucket import Folder
+from cpsae.store.metadata import read_manifest
 path = Path(sys.argv[1])
-writer = StoreWriter(path, read_manifest(path))
+writer = StoreWriter(path, read_manifest(Folder(path)))
 print("go", flush=True)
 writer.tidy()
 for chunk in writer.missing():

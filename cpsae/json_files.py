@@ -1,0 +1,40 @@
+"""JSON files that programs write and people may edit: read as objects, written whole."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cpsae.durable import write_atomic
+from cpsae.errors import CpsaeError
+
+
+def read_object(path: Path, error: type[CpsaeError], advice: str) -> dict[str, Any]:
+    """The object in a JSON file. Raises `error`, one line that ends with `advice`, where the file
+    is missing, is not JSON, or holds something else than an object."""
+    try:
+        return parse_object(path.read_bytes())
+    except FileNotFoundError:
+        raise error(f"{path}: missing; {advice}") from None
+    except (OSError, ValueError) as reason:
+        raise error(f"{path}: {reason}; {advice}") from None
+
+
+def parse_object(content: bytes) -> dict[str, Any]:
+    """Raises ValueError, whose text says how, where `content` is no JSON object."""
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not readable JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def write_object(path: Path, content: Mapping[str, Any]) -> None:
+    """Indented JSON, keys sorted, committed atomically: equal contents give equal bytes.
+
+    Raises ValueError for a NaN or an infinity, which JSON has not; DiskError on a full disk.
+    """
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    write_atomic(path, text.encode())

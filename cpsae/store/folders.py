@@ -1,0 +1,48 @@
+"""From the path that a user names to a store, or to the stores of several sites side by side."""
+
+import re
+from pathlib import Path
+
+from cpsae.durable import local_folder
+from cpsae.errors import StoreError
+from cpsae.store.bucket import Folder
+from cpsae.store.metadata import ROOT
+
+POINTS = ("resid_pre", "attn_out", "mlp_out", "resid_post")
+"""Places in a block of a language model, in the order in which it comes to them."""
+
+_SITE = re.compile(rf"(\d+)\.({'|'.join(POINTS)})\.zarr")
+
+
+def site_folder(layer: int, point: str) -> str:
+    """The name of a site's store in a folder of stores."""
+    return f"{layer}.{point}.zarr"
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether there is a store (finished or not, of any format) at `path`."""
+    return (Path(path) / ROOT).is_file()
+
+
+def stores_in(path: str | Path) -> list[Path]:
+    """The stores in a folder of stores, by layer and then by place in the block; none where `path`
+    is a store itself, or anything else."""
+    folder = Path(path)
+    if is_store(folder) or not folder.is_dir():
+        return []
+    found = {match: entry for entry in folder.iterdir() if (match := _SITE.fullmatch(entry.name))}
+    ordered = sorted(found, key=lambda match: (int(match[1]), POINTS.index(match[2])))
+    return [found[match] for match in ordered if is_store(found[match])]
+
+
+def find_bucket(path: str | Path) -> Folder:
+    """The bucket of the store at `path`. Raises StoreError where there is no such folder, or it is
+    a folder of stores, whose names the text lists."""
+    folder = local_folder(path, "store", StoreError)
+    if not folder.is_dir():
+        raise StoreError(f"{path}: no such store; give the folder that `cpsae extract` wrote")
+    stores = stores_in(folder)
+    if stores:
+        names = ", ".join(store.name for store in stores)
+        raise StoreError(f"{path}: is a folder of stores; name one of them: {names}")
+    return Folder(folder)
