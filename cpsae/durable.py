@@ -119,6 +119,11 @@ def temporary_target(path: Path) -> str | None:
     return path.name[1:].removesuffix(TEMPORARY_SUFFIX).rpartition(".")[0]
 
 
+def is_leftover(path: Path) -> bool:
+    """Whether a killed writer may have left this behind where there is nothing else."""
+    return path.name == LOCK_NAME or temporary_target(path) is not None
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of killed writers below `folder`, while nobody writes there."""
     for path in folder.rglob(f".*{TEMPORARY_SUFFIX}"):

@@ -13,7 +13,7 @@ class Worker:
     local_rank: int = 0
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """The one worker that prepares the store, holds its lock and completes it."""
         return self.rank == 0
 

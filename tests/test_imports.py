@@ -15,7 +15,17 @@ LARGEST_FILE = 300
 LARGEST_FUNCTION = 60
 
 LAYERS = [
-    {"errors", "config", "events", "device", "workers", "durable", "software", "tensors"},
+    {
+        "errors",
+        "config",
+        "events",
+        "device",
+        "workers",
+        "durable",
+        "software",
+        "tensors",
+        "json_files",
+    },
     {"corpus", "models", "store", "sae"},
     {"extraction", "training", "evaluation", "reporting", "interop"},
     {"stages"},

@@ -11,10 +11,18 @@ from cpsae.cli.options import (
     resolve_settings,
     settings_options,
     terminal_of,
+    usage_errors,
 )
 
 OPTIONS = [
-    Option("--layer", "layer", "N", "Block whose output is stored, counted from 0.", "19"),
+    Option("--layer", "layer", "N[,N…]", "Block, or blocks, counted from 0.", "19"),
+    Option(
+        "--hook",
+        "hook",
+        "POINT[,POINT…]",
+        "Where in a block: resid_pre, attn_out, mlp_out, resid_post (its output).",
+        "resid_post",
+    ),
     Option("--tokens", "tokens", "T", "Tokens a context, the first (BOS) included.", "128"),
     Option("--vectors", "vectors", "COUNT", "Training rows, like 300000, 512k or 10M.", "10M"),
     Option(
@@ -40,7 +48,13 @@ OPTIONS = [
     ),
     Option("--split", "split", "NAME", "Split of a data set on the hub.", "train"),
     Option("--text-field", "text_field", "NAME", "Field of a record that holds text.", "text"),
-    Option("--store", "store", "FOLDER", "Where to write.", "acts.zarr"),
+    Option(
+        "--store",
+        "store",
+        "FOLDER",
+        "Where to write; of several sites a folder of stores.",
+        "acts.zarr",
+    ),
     Option(
         "--dtype",
         "dtype",
@@ -82,35 +96,37 @@ OPTIONS = [
 def command(
     keep_bos: bool, trust_remote_code: bool, recipe: str | None, resume: bool, **values: Any
 ) -> None:
-    """Write the activations of one layer of a language model to a Zarr store.
+    """Write the activations of one place in a language model to a Zarr store, or those of several
+    places, in one pass, to a folder of stores.
 
     Interrupted at any moment, the same command continues; when the store is complete, it says so.
     Several GPUs: torchrun --nproc-per-node N -m cpsae extract ...
     """
     from cpsae.workers import Worker
 
-    if not Worker.from_environment().leads:
+    if not Worker.from_environment().is_leader:
         values["quiet"] = True  # one bar and one result, whatever the number of workers
     with terminal_of(values) as terminal:
         from cpsae.config import ExtractSettings
+        from cpsae.durable import local_folder
+        from cpsae.errors import SettingsError
 
         options = given(OPTIONS, values)
         flags = {"keep_bos": keep_bos, "trust_remote_code": trust_remote_code}
         options |= {key: True for key, value in flags.items() if value}
-        if "://" in options.get("store", ""):
-            raise click.UsageError(
-                f"--store {options['store']}: expected a local folder; write there, then copy it"
-            )
+        with usage_errors():
+            local_folder(options.get("store", ""), "--store", SettingsError)
         settings = resolve_settings(ExtractSettings, options, recipe=recipe).settings
 
         from cpsae.stages.extract import extract
 
         done = extract(settings, fresh=not resume, on_event=terminal.on_event)
-        if not Worker.from_environment().leads:
+        if not Worker.from_environment().is_leader:
             return
-        content = {**done.__dict__, "path": str(done.path), "complete": True}
-        if not terminal.result(content):
+        paths = {"path": str(done.path), "stores": [str(path) for path in done.stores]}
+        if not terminal.result({**done.__dict__, **paths, "complete": True}):
+            each = "" if len(done.stores) == 1 else f" in each of {len(done.stores)} stores"
             terminal.print(
-                f"{done.path}: {done.vectors:,} vectors and {done.evaluation_vectors:,} held out, "
-                f"d = {done.d}; next: cpsae fit --store {done.path}"
+                f"{done.path}: {done.vectors:,} vectors and {done.evaluation_vectors:,} held out"
+                f"{each}, d = {done.d}; next: cpsae fit --store {done.stores[0]}"
             )

@@ -1,8 +1,8 @@
 """Settings of stage 1: which activations of which model over which text go into which store."""
 
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from cpsae.config.base import Count, Device, Settings
 
@@ -12,6 +12,18 @@ StoreDtype = Literal["bfloat16", "float16", "float32"]
 _MOST_HELD_OUT = 200_000
 
 
+Point = Literal["resid_pre", "attn_out", "mlp_out", "resid_post"]
+POINTS: tuple[Point, ...] = ("resid_pre", "attn_out", "mlp_out", "resid_post")
+"""Places in a block of a language model, in the order in which it comes to them."""
+
+
+class Site(NamedTuple):
+    """One place in a model: a point in block `layer`, counted from 0."""
+
+    layer: int
+    point: Point = "resid_post"
+
+
 class ExtractSettings(Settings):
     """What `cpsae extract` is asked for. The defaults are the paper's (METHOD section 4)."""
 
@@ -19,8 +31,11 @@ class ExtractSettings(Settings):
     """A hub name, a local folder, or a local .gguf file."""
     revision: str | None = None
     """Branch, tag or commit of a model on the hub."""
-    layer: int = Field(19, ge=0)
-    """Which block's output, counted from 0: `hidden_states[layer + 1]`."""
+    layer: int | tuple[int, ...] = 19
+    """Which block, or blocks, counted from 0."""
+    hook: Point | tuple[Point, ...] = "resid_post"
+    """Where in the block: resid_post is its output, `hidden_states[layer + 1]`; resid_pre its
+    input; attn_out and mlp_out are what attention and the MLP add to the residual stream."""
     tokens: Count = Field(128, ge=2)
     """Tokens a context, beginning-of-sequence token included."""
     dataset: str = Field("monology/pile-uncopyrighted", min_length=1)
@@ -51,6 +66,51 @@ class ExtractSettings(Settings):
     """Seed of the global shuffle of contexts."""
     trust_remote_code: bool = False
     """Let transformers and datasets run code that a model or data set repository ships."""
+
+    @field_validator("layer", mode="before")
+    @classmethod
+    def _layers(cls, value: Any) -> int | tuple[int, ...]:
+        pieces = _pieces(value)
+        layers = [int(p) for p in pieces if not isinstance(p, bool) and str(p).isdecimal()]
+        if not layers or len(layers) < len(pieces):
+            raise ValueError("expected block numbers, counted from 0, like 19 or 5,12,19")
+        return layers[0] if len(layers) == 1 else tuple(layers)
+
+    @field_validator("hook", mode="before")
+    @classmethod
+    def _hooks(cls, value: Any) -> Any:
+        pieces = _pieces(value)
+        if not pieces or any(piece not in POINTS for piece in pieces):
+            raise ValueError(f"expected one or more of {', '.join(POINTS)}")
+        return pieces[0] if len(pieces) == 1 else tuple(pieces)
+
+    @model_validator(mode="after")
+    def _no_site_twice(self) -> "ExtractSettings":
+        twice = [site for site in self.sites if self.sites.count(site) > 1]
+        if twice:
+            raise ValueError(f"layer {twice[0].layer} with hook {twice[0].point} is given twice")
+        return self
+
+    @property
+    def sites(self) -> list[Site]:
+        """Every layer with every hook, by layer and then by place in the block."""
+        layers = self.layer if isinstance(self.layer, tuple) else (self.layer,)
+        points = self.hook if isinstance(self.hook, tuple) else (self.hook,)
+        return sorted(
+            (Site(layer, point) for layer in layers for point in points),
+            key=lambda site: (site.layer, POINTS.index(site.point)),
+        )
+
+    def of_site(self, site: Site, store: str) -> "ExtractSettings":
+        """The same extraction of one site alone, into `store`."""
+        return self.model_copy(update={"layer": site.layer, "hook": site.point, "store": store})
+
+
+def _pieces(value: Any) -> list[Any]:
+    """Comma text and lists are several, anything else is one."""
+    if isinstance(value, str):
+        return [piece.strip() for piece in value.split(",")]
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def held_out_rows(vectors: int) -> int:

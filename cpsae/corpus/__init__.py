@@ -4,6 +4,7 @@ Imports no torch: a tokenizer is handed in.
 """
 
 from cpsae.corpus.corpus import Corpus
+from cpsae.corpus.hub import commit_of
 from cpsae.corpus.packing import PackedTokens, pack
 from cpsae.corpus.sources import documents, identity
 from cpsae.corpus.split import PackingPlan
@@ -15,6 +16,7 @@ __all__ = [
     "PackingPlan",
     "SpecialTokens",
     "Tokenizer",
+    "commit_of",
     "documents",
     "find_special_tokens",
     "identity",

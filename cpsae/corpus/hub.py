@@ -31,6 +31,19 @@ def read_hub(corpus: Corpus) -> Iterator[str]:
         raise CorpusError(f"dataset {corpus.dataset}: {explain(error, corpus)}") from error
 
 
+def commit_of(corpus: Corpus) -> str | None:
+    """The commit that a data set's branch or tag (default: main) is at now; None where the hub is
+    not to be asked (HF_HUB_OFFLINE). Raises CorpusError as `read_hub` does."""
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        return None
+    try:
+        return HfApi().dataset_info(corpus.dataset, revision=corpus.revision).sha
+    except Exception as error:  # of the hub's client or of its HTTP library, whichever it is
+        raise CorpusError(f"dataset {corpus.dataset}: {explain(error, corpus)}") from error
+
+
 def explain(error: Exception, corpus: Corpus) -> str:
     """What went wrong with a data set on the hub, and what to do, in one line.
 

@@ -29,9 +29,9 @@ from cpsae.corpus.tokenizing import (
     tokenise,
 )
 from cpsae.errors import CorpusError
+from cpsae.events import Advanced, Finished, OnEvent, Started, ignore
 
 ReadDocuments = Callable[[], Iterator[str]]
-OnProgress = Callable[[int, int], None]
 
 _FIRST_CONTEXTS = 1024
 
@@ -57,21 +57,21 @@ def pack(
     read_documents: ReadDocuments,
     tokenizer: Tokenizer,
     plan: PackingPlan,
-    on_progress: OnProgress | None = None,
+    on_event: OnEvent = ignore,
     name: str = "the corpus",
 ) -> PackedTokens:
     """Tokenise, pack, split and shuffle; reading stops as soon as both parts are full.
 
     `read_documents` gives the same documents in the same order at each call; it is called twice
     where the first split does not do (one document; the limit of evaluation contexts a document).
-    `on_progress` hears (tokens packed, tokens needed) after each batch. Memory: the result and
-    one batch. Raises CorpusError, which calls the corpus by `name`, where there are too few
-    tokens: it says how many vectors they would give.
+    Progress is in tokens packed, of those needed. Memory: the result and one batch. Raises
+    CorpusError, which calls the corpus by `name`, where there are too few tokens: it says how many
+    vectors they would give.
     """
     special = find_special_tokens(tokenizer)
     split = first_split(plan, special)
     packer = _Packer(plan, special, split)
-    packer.run(read_documents(), tokenizer, on_progress)
+    packer.run(read_documents(), tokenizer, on_event)
     if not packer.full:
         lengths = packer.lengths
         second = later_split(plan, special, lengths)
@@ -79,7 +79,7 @@ def pack(
             raise CorpusError(f"{name} {_too_small(plan, special, lengths)}")
         del packer  # its tokens would double the memory
         packer = _Packer(plan, special, split := second)
-        packer.run(read_documents(), tokenizer, on_progress)
+        packer.run(read_documents(), tokenizer, on_event)
     if not packer.full:
         raise CorpusError(f"{name} changed while it was read; run the same command again")
     return PackedTokens(
@@ -166,21 +166,21 @@ class _Packer:
     def full(self) -> bool:
         return all(part.full for part in self.parts.values())
 
-    def run(
-        self, documents: Iterator[str], tokenizer: Tokenizer, on_progress: OnProgress | None
-    ) -> None:
+    def run(self, documents: Iterator[str], tokenizer: Tokenizer, on_event: OnEvent) -> None:
         """Read until both parts are full or the documents are at their end."""
         total = sum(part.needed for part in self.parts.values())
+        on_event(Started("tokenise", total, "token", kept=False))
         for batch in tokenise(documents, tokenizer):
             for run in batch:
                 self._take(run)
                 if self.full:
                     break
-            if on_progress is not None:
-                on_progress(sum(part.held for part in self.parts.values()), total)
+            on_event(Advanced(min(total, sum(part.held for part in self.parts.values()))))
             if self.full:
-                return
-        self._end_document()
+                break
+        else:
+            self._end_document()
+        on_event(Finished())
 
     def _take(self, run: TokenRun) -> None:
         if run.starts_document:

@@ -12,6 +12,7 @@ from cpsae.corpus import Corpus, identity
 from cpsae.errors import CorpusError, DifferentSettingsError, StoreError
 from cpsae.store import Manifest
 from cpsae.tensors import dtype_name
+from cpsae.workers import Worker
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Computing:
 def settings_identity(settings: ExtractSettings) -> dict[str, Any]:
     """The share that the settings alone decide."""
     return {
-        "hook": "resid_post",
+        "hook": settings.hook,
         **{
             key: getattr(settings, key)
             for key in ("layer", "tokens", "keep_bos", "vectors", "seed", "store_dtype")
@@ -49,33 +50,47 @@ def corpus_identity(settings: ExtractSettings) -> dict[str, Any]:
     return flatten(identity(Corpus.from_settings(settings)))
 
 
-def refuse_other(settings: ExtractSettings, manifest: Manifest, known: Mapping[str, Any]) -> None:
+def refuse_other(
+    settings: ExtractSettings, manifest: Manifest, known: Mapping[str, Any], worker: Worker
+) -> None:
     """Raises DifferentSettingsError, listing each, where the store was begun otherwise; StoreError
     where no extraction began it.
 
     `known` is what has been worked out beside the settings; a key that is in neither (an `auto`,
-    a corpus that is gone while the tokens are whole) is taken to agree.
+    a corpus that is gone while the tokens are whole) is taken to agree. Only the leading worker
+    looks at the corpus, as only it reads text.
     """
     if manifest.origin != "extract":
         raise StoreError(
             f"{settings.store}: was made from arrays, not by an extraction; choose another --store"
         )
     asked = {**settings_identity(settings), **_explicit(settings), **known}
-    try:
-        corpus = corpus_identity(settings)
-        # A corpus of another sort has other keys: then all of the old ones must go.
-        begun = {k for k in manifest.identity if k.startswith(("dataset", "split", "text_field"))}
-        asked |= {**dict.fromkeys(begun), **corpus}
-    except CorpusError:
-        if not manifest.tokens_complete:
-            raise
-    different = differences(manifest.identity, {**manifest.identity, **asked})
+    if worker.is_leader:
+        asked |= _corpus_asked(settings, manifest)
+    different = [
+        text.replace("revision: ", "dataset_revision: ", 1)
+        if text.startswith("revision: ")
+        else text
+        for text in differences(manifest.identity, {**manifest.identity, **asked})
+    ]
     if different:
         raise DifferentSettingsError(
             f"{settings.store}: was begun with other settings ({'; '.join(different)}); give the "
             "same ones, another --store, or --fresh",
             different,
         )
+
+
+def _corpus_asked(settings: ExtractSettings, manifest: Manifest) -> dict[str, Any]:
+    try:
+        corpus = corpus_identity(settings)
+    except CorpusError:
+        if not manifest.tokens_complete:
+            raise
+        return {}
+    # A corpus of another sort has other keys: then all of the old ones must go.
+    begun = {k for k in manifest.identity if k.startswith(("dataset", "split", "text_field"))}
+    return {**dict.fromkeys(begun), **corpus}
 
 
 def _explicit(settings: ExtractSettings) -> dict[str, Any]:

@@ -4,15 +4,15 @@ import hashlib
 import os
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cpsae.config import ExtractSettings
-from cpsae.corpus import Corpus, PackedTokens, PackingPlan, documents, pack
+from cpsae.corpus import Corpus, PackedTokens, PackingPlan, commit_of, documents, pack
 from cpsae.errors import SettingsError
-from cpsae.events import Advanced, Finished, Note, OnEvent, Started
+from cpsae.events import Note, OnEvent
 from cpsae.extraction.identity import (
     Computing,
     corpus_identity,
@@ -33,6 +33,10 @@ from cpsae.store.layout import (
 )
 from cpsae.tensors import dtype_name
 from cpsae.workers import Worker
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _SAMPLE_TOKENS = 48
 _CPU_BATCH = 8
@@ -65,39 +69,36 @@ def choose_batch(settings: ExtractSettings, d: int, device: torch.device) -> int
     return settings.batch_contexts
 
 
-def pack_corpus(settings: ExtractSettings, tokenizer: Any, on_event: OnEvent) -> PackedTokens:
-    """Read, tokenise, pack, split and shuffle the corpus. Raises CorpusError."""
+def pack_corpus(
+    settings: ExtractSettings, tokenizer: Any, on_event: OnEvent, begun: Manifest | None = None
+) -> tuple[PackedTokens, str | None]:
+    """Read, tokenise, pack, split and shuffle the corpus; with the commit of a data set on the hub.
+    begun: a store that has no tokens yet, whose commit is taken again. Raises CorpusError."""
     corpus = Corpus.from_settings(settings)
-    began = False
-
-    def on_progress(done: int, total: int) -> None:
-        nonlocal began
-        if not began:
-            on_event(Started("tokenise", total, "token", kept=False))
-            began = True
-        on_event(Advanced(min(done, total)))
-
+    commit = begun.dataset.revision if begun and begun.dataset else None
+    if not corpus.is_local:
+        commit = commit or commit_of(corpus)
+        corpus = replace(corpus, revision=commit or corpus.revision)
     name = f"dataset {settings.dataset}"
-    packed = pack(lambda: documents(corpus), tokenizer, plan_of(settings), on_progress, name)
-    if began:
-        on_event(Finished())
-    return packed
+    packed = pack(lambda: documents(corpus), tokenizer, plan_of(settings), on_event, name)
+    return packed, None if corpus.is_local else corpus.revision
 
 
 def check_model(
     model: TruncatedModel,
     source: ModelSource,
-    packed: PackedTokens,
+    context: "npt.NDArray[np.int32]",
     tokenizer: Any,
     on_event: OnEvent,
 ) -> None:
-    """Run one context through the truncated and the whole model, and say what it looks like.
+    """Run one context (T,) through the truncated and the whole model, and say what it looks like;
+    tokenizer: to show its text, if it is at hand.
 
     Raises ModelError where they disagree or memory is short, NonFiniteError for a NaN or Inf.
     """
-    context = packed.training[0]
-    sample = tokenizer.decode(context[:_SAMPLE_TOKENS])
-    on_event(Note(f"first context begins: {sample!r}", "detail"))
+    if tokenizer is not None:
+        sample = tokenizer.decode(context[:_SAMPLE_TOKENS])
+        on_event(Note(f"first context begins: {sample!r}", "detail"))
     with memory_errors(source.name, model.device):
         result = self_test(model, source, torch.from_numpy(context).long()[None])
     agreement = (
@@ -115,6 +116,25 @@ def check_model(
     )
 
 
+def of_another_site(begun: Manifest, settings: ExtractSettings, fingerprint: str) -> Manifest:
+    """The manifest of a site's empty store, from that of another site in the same pass."""
+    assert begun.model is not None, "an extraction records its model"
+    [site] = settings.sites
+    return begun.model_copy(
+        update={
+            "identity": {
+                **begun.identity,
+                **settings_identity(settings),
+                "model": fingerprint,
+            },
+            "hook": HookRecord(layer=site.layer, name=site.point),
+            "model": begun.model.model_copy(update={"fingerprint": fingerprint}),
+            "tokens_complete": False,
+            "complete": False,
+        }
+    )
+
+
 def new_manifest(
     settings: ExtractSettings,
     description: ModelDescription,
@@ -123,8 +143,11 @@ def new_manifest(
     tokenizer: Any,
     packed: PackedTokens,
     threads: int | None,
+    commit: str | None = None,
 ) -> Manifest:
-    """Everything there is to say about the store that is about to be filled."""
+    """Everything there is to say about the store of one site that is about to be filled. commit: of
+    a data set on the hub."""
+    [site] = settings.sites
     sizes = geometry(settings, description.d)
     return Manifest(
         **sizes,
@@ -140,7 +163,7 @@ def new_manifest(
             first_position=0 if settings.keep_bos else 1,
             batch_contexts=computing.batch_contexts,
         ),
-        hook=HookRecord(layer=settings.layer),
+        hook=HookRecord(layer=site.layer, name=site.point),
         model=ModelRecord(
             id=settings.model,
             revision=description.commit or settings.revision,
@@ -158,7 +181,7 @@ def new_manifest(
         ),
         dataset=DatasetRecord(
             id=settings.dataset,
-            revision=settings.dataset_revision,
+            revision=commit or settings.dataset_revision,
             split=settings.split,
             text_field=settings.text_field,
             documents=packed.documents,
@@ -215,12 +238,3 @@ def _tokenizer_fingerprint(tokenizer: Any) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     text = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def store_path(settings: ExtractSettings) -> Path:
-    """Raises SettingsError for a URL: stores are local folders so far."""
-    if "://" in settings.store:
-        raise SettingsError(
-            f"--store {settings.store}: expected a local folder; write there, then copy it"
-        )
-    return Path(settings.store)

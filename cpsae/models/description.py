@@ -1,5 +1,6 @@
 """What can be known of a model from its config alone, before any weight is read or downloaded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,9 +8,11 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
+from cpsae.config.extraction import Site
 from cpsae.errors import ModelError
 from cpsae.models.guard import model_errors
 from cpsae.models.hooks import Anatomy, find_anatomy
+from cpsae.models.sites import check_sites
 from cpsae.models.source import ModelSource
 
 
@@ -55,11 +58,6 @@ class ModelDescription:
         """Parameters that are held in memory for blocks 0..layer, embeddings included."""
         return self.other_parameters + sum(self.block_parameters[: layer + 1])
 
-    def flops_per_token(self, layer: int) -> int:
-        """2 x parameters of blocks 0..layer: the products, without attention's own (small at 128
-        tokens). For a mixture of experts this counts all experts, so it is an upper bound."""
-        return 2 * sum(self.block_parameters[: layer + 1])
-
 
 @dataclass(frozen=True)
 class Skeleton:
@@ -70,13 +68,28 @@ class Skeleton:
     attention: str
 
 
-def describe(source: ModelSource, attention: str = "auto") -> ModelDescription:
-    """Describe a model from its config. Reads no weights.
+def describe(
+    source: ModelSource, attention: str = "auto", sites: Sequence[Site] = ()
+) -> ModelDescription:
+    """Describe a model from its config, and check that it has these sites. Reads no weights.
 
-    Raises ModelError where the config is missing or malformed, the architecture is unknown, its
-    blocks cannot be found, or it cannot run with the attention implementation that is asked for.
+    Raises ModelError where it lacks one of them, where the config is missing or malformed, the
+    architecture is unknown, its blocks cannot be found, or it cannot run with the attention
+    implementation that is asked for.
     """
-    return measure(source, build_skeleton(source, attention))
+    skeleton = build_skeleton(source, attention)
+    check_points(source, skeleton, sites)
+    return measure(source, skeleton)
+
+
+def check_points(source: ModelSource, skeleton: Skeleton, sites: Sequence[Site]) -> None:
+    """Raises ModelError where a model of this skeleton lacks one of the sites."""
+    description = measure(source, skeleton)
+    for site in sites:
+        description.check_layer(site.layer)
+    text = skeleton.model.get_submodule(skeleton.anatomy.text)
+    blocks = list(skeleton.model.get_submodule(skeleton.anatomy.blocks))
+    check_sites(sites, blocks, text.config, source.name)
 
 
 def measure(source: ModelSource, skeleton: Skeleton) -> ModelDescription:

@@ -62,22 +62,32 @@ def first_tensor(output: Any) -> Tensor:
     return tensor
 
 
-def drop_unused(root: nn.Module, blocks: str, used: set[nn.Module]) -> None:
-    """Replace by nn.Identity, in place, whatever stands beside the blocks and was never run.
+def unused(root: nn.Module, blocks: str, used: set[nn.Module]) -> list[str]:
+    """Dotted names of what stands beside the blocks and was never run.
 
     `blocks` is the dotted name of the list below `root`, `used` the modules that ran before the
-    tapped output was there. A final norm or a pooler goes; embeddings stay.
+    tapped output was there. A final norm or a pooler is among them; embeddings are not.
     """
-    path = [root]
+    path, found = [("", root)], []
     for part in blocks.split("."):
-        path.append(path[-1].get_submodule(part))
-    for parent in path[:-1]:
-        for child_name, child in list(parent.named_children()):
+        name, parent = path[-1]
+        path.append((f"{name}.{part}" if name else part, parent.get_submodule(part)))
+    kept = {module for _, module in path}
+    for name, parent in path[:-1]:
+        for child_name, child in parent.named_children():
             parts = set(child.modules())
             # an embedding's weight may be read without a call (DeBERTa's relative positions)
             embeds = any(isinstance(part, nn.Embedding) for part in parts)
-            if child not in path and not embeds and not used & parts:
-                setattr(parent, child_name, nn.Identity())
+            if child not in kept and not embeds and not used & parts:
+                found.append(f"{name}.{child_name}" if name else child_name)
+    return found
+
+
+def drop(root: nn.Module, names: list[str]) -> None:
+    """Replace modules by nn.Identity, in place."""
+    for name in names:
+        parent, _, child = name.rpartition(".")
+        setattr(root.get_submodule(parent), child, nn.Identity())
 
 
 def text_part(model: nn.Module) -> str:

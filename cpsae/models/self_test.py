@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cpsae.config.extraction import POINTS, Site
 from cpsae.errors import ModelError, NonFiniteError
-from cpsae.models.description import Skeleton
 from cpsae.models.guard import model_errors
-from cpsae.models.hooks import first_tensor
 from cpsae.models.loading import load_base_model
+from cpsae.models.sites import ADDED, find_parts, no_such_point, sum_rule, tap_all
 from cpsae.models.source import ModelSource
 from cpsae.models.truncated import TruncatedModel
 
@@ -39,32 +39,69 @@ class SelfTest:
 
 
 def self_test(truncated: TruncatedModel, source: ModelSource, tokens: Tensor) -> SelfTest:
-    """Run tokens (T,) or (B, T), T at least 2, through the truncated and the whole model.
+    """Run tokens (T,) or (B, T), T at least 2, through the truncated and the whole model, and
+    compare every site; where parts of blocks are tapped, check that they sum to the block's output.
 
     The whole model is loaded for this alone, beside the truncated one, and freed. Raises
-    NonFiniteError where activations hold NaN or Inf, ModelError where the two differ by more than
-    TOLERANCE.
+    NonFiniteError where activations hold NaN or Inf, ModelError where the two, or the two sides of
+    the sum, differ by more than TOLERANCE. The figures of norms are those of the last site.
     """
     tokens = tokens.reshape(-1, tokens.shape[-1])
-    name = f"layer {truncated.layer} of {source.name}"
-    found = truncated.activations(tokens)
-    if not bool(torch.isfinite(found).all()):
-        bad = int((~torch.isfinite(found)).any(dim=-1).sum())
-        raise NonFiniteError(
-            f"{name}: NaN or Inf at {bad} of {tokens.numel()} positions in {truncated.dtype}; "
-            "take --dtype float32, or bfloat16 in place of float16"
-        )
+    found = truncated.rows(tokens)
+    for site, rows in found.items():
+        _refuse_non_finite(truncated, site, rows, tokens)
     expected = _whole_model(truncated, source, tokens)
-    difference = float(
-        (found.float() - expected.float()).abs().max() / expected.float().abs().max()
-    )
-    if not difference <= TOLERANCE[truncated.dtype]:
-        raise ModelError(
-            f"{name}: the truncated model differs from the whole one by {difference:.2g} of the "
-            f"largest value (tolerance {TOLERANCE[truncated.dtype]:.2g}); do not use it: this "
-            "architecture, or this version of transformers, is not cut as it should be"
+    tolerance = TOLERANCE[truncated.dtype]
+    largest = 0.0
+    for site, rows in found.items():
+        difference = _difference(rows, expected[site])
+        largest = max(largest, difference)
+        if not difference <= tolerance:
+            raise ModelError(
+                f"{_name(truncated, site)}: the truncated model differs from the whole one by "
+                f"{difference:.2g} of the largest value (tolerance {tolerance:.2g}); do not use "
+                "it: this architecture, or this version of transformers, is not cut as it should be"
+            )
+    for site in found:
+        if site.point in ADDED:
+            _check_sum(truncated, site, expected, tolerance)
+    equal = all(torch.equal(rows, expected[site]) for site, rows in found.items())
+    return SelfTest(equal, largest, *_norms(found[truncated.sites[-1]]))
+
+
+def _name(truncated: TruncatedModel, site: Site) -> str:
+    point = "" if site.point == "resid_post" else f" ({site.point})"
+    return f"layer {site.layer} of {truncated.description.name}{point}"
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """Largest absolute difference over the largest absolute value."""
+    return float((found.float() - expected.float()).abs().max() / expected.float().abs().max())
+
+
+def _refuse_non_finite(truncated: TruncatedModel, site: Site, rows: Tensor, tokens: Tensor) -> None:
+    bad = int((~torch.isfinite(rows)).any(dim=-1).sum())
+    if bad:
+        raise NonFiniteError(
+            f"{_name(truncated, site)}: NaN or Inf at {bad} of {tokens.numel()} positions in "
+            f"{truncated.dtype}; take --dtype float32, or bfloat16 in place of float16"
         )
-    return SelfTest(torch.equal(found, expected), difference, *_norms(found))
+
+
+def _check_sum(
+    truncated: TruncatedModel, site: Site, whole: dict[Site, Tensor], tolerance: float
+) -> None:
+    text = truncated.skeleton.model.get_submodule(truncated.skeleton.anatomy.text)
+    blocks = truncated.skeleton.model.get_submodule(truncated.skeleton.anatomy.blocks)
+    if find_parts(blocks[site.layer], text.config).norm_after_sum:
+        return  # the sum goes through a norm, and is not the block's output
+    difference = sum_rule({point: whole[site._replace(point=point)] for point in POINTS})
+    if not difference <= tolerance:
+        why = (
+            "what its modules give is not what is added to the residual stream: input, attention "
+            f"and MLP differ from the output by {difference:.2g} of its largest value"
+        )
+        raise ModelError(no_such_point(site, truncated.description.name, why))
 
 
 def _norms(activations: Tensor) -> tuple[float, float, float, int]:
@@ -75,13 +112,16 @@ def _norms(activations: Tensor) -> tuple[float, float, float, int]:
     return float(first), float(median), float(first / median), outliers
 
 
-def _whole_model(truncated: TruncatedModel, source: ModelSource, tokens: Tensor) -> Tensor:
-    """hidden_states[layer + 1] of the whole model (B, T, d); of the last block its raw output."""
+def _whole_model(
+    truncated: TruncatedModel, source: ModelSource, tokens: Tensor
+) -> dict[Site, Tensor]:
+    """What the whole model gives at each site, and at all points of blocks whose parts are tapped:
+    (B, T, d). resid_post is hidden_states[layer + 1], of the last block its raw output."""
     skeleton = truncated.skeleton
     model, _ = load_base_model(source, skeleton, truncated.dtype, truncated.device)
     try:
         with model_errors(source.name, "running the whole model"):
-            return _hidden_state(model, skeleton, truncated.layer, tokens.to(truncated.device))
+            return _hidden_states(model, truncated, tokens.to(truncated.device))
     finally:
         del model
         gc.collect()
@@ -90,14 +130,27 @@ def _whole_model(truncated: TruncatedModel, source: ModelSource, tokens: Tensor)
 
 
 @torch.no_grad()
-def _hidden_state(model: Any, skeleton: Skeleton, layer: int, tokens: Tensor) -> Tensor:
-    caught: list[Tensor] = []
-    blocks = model.get_submodule(skeleton.anatomy.blocks)
-    for block in {blocks[0], blocks[-1]}:
-        block.register_forward_hook(lambda _block, _inputs, out: caught.append(first_tensor(out)))
+def _hidden_states(model: Any, truncated: TruncatedModel, tokens: Tensor) -> dict[Site, Tensor]:
+    anatomy = truncated.skeleton.anatomy
+    blocks = list(model.get_submodule(anatomy.blocks))
+    first, last = Site(0), Site(anatomy.n_layers - 1)
+    wanted = {*truncated.sites, first, last}
+    for site in truncated.sites:
+        if site.point in ADDED:
+            wanted |= {site._replace(point=point) for point in POINTS}
+    config = model.get_submodule(anatomy.text).config
+    parts = [site for site in wanted if site.point not in ADDED or _found(site, blocks, config)]
+    taps = tap_all(parts, blocks, config)
     states = model(input_ids=tokens.to(torch.int64), output_hidden_states=True).hidden_states
-    if layer == skeleton.anatomy.n_layers - 1:
-        return caught[-1]
+    rows = {site: tap.take() for site, tap in taps.items()}
     # most architectures put the embeddings in front, Mamba does not
-    state: Tensor = states[layer if torch.equal(states[0], caught[0]) else layer + 1]
-    return state
+    shift = 0 if torch.equal(states[0], rows[first]) else 1
+    for site in truncated.sites:
+        if site.point == "resid_post" and site != last:
+            rows[site] = states[site.layer + shift]
+    return rows
+
+
+def _found(site: Site, blocks: list[Any], config: Any) -> bool:
+    parts = find_parts(blocks[site.layer], config)
+    return bool(parts.attention if site.point == "attn_out" else parts.mlp)

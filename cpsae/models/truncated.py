@@ -1,17 +1,20 @@
-"""The truncated language model: embeddings and blocks 0..layer, and the raw output of the last."""
+"""The truncated language model: embeddings and blocks 0..layer, and what is tapped in them."""
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cpsae.config.extraction import Site
 from cpsae.errors import ModelError
-from cpsae.models.description import Skeleton, build_skeleton, measure
+from cpsae.models.description import Skeleton, build_skeleton, check_points, measure
 from cpsae.models.guard import model_errors
-from cpsae.models.hooks import drop_unused, first_tensor
+from cpsae.models.hooks import drop, unused
 from cpsae.models.loading import load_base_model
+from cpsae.models.sites import ADDED, no_such_point, tap_all
 from cpsae.models.source import ModelSource
 
 _HASHED_AT_ONCE = 1 << 24
@@ -25,113 +28,138 @@ class _Reached(Exception):
 class TruncatedModel:
     """Blocks 0..layer of a language model, in evaluation mode; build it with `load`.
 
-    `activations` equals `hidden_states[layer + 1]` of the whole model, bit for bit at the same
-    shape of batch, for every block but the last: there it is the block's own output, where
-    transformers gives what comes after the final norm.
+    Of each site it gives what the whole model gives there, bit for bit at the same shape of batch:
+    `resid_post` of any block but the last is `hidden_states[layer + 1]`; of the last it is the
+    block's own output, where transformers gives what comes after the final norm.
     """
 
     def __init__(
         self,
         source: ModelSource,
-        layer: int,
+        sites: Sequence[Site],
         skeleton: Skeleton,
         root: nn.Module,
         dtype: torch.dtype,
     ) -> None:
-        """`root` is loaded in `dtype`, of the skeleton's shape, its blocks cut after `layer`."""
+        """`root` is loaded in `dtype`, of the skeleton's shape, its blocks cut after the last of
+        the sites' layers."""
         self.skeleton = skeleton
         self.description = measure(source, skeleton)
-        self.layer = layer
+        self.sites = list(sites)
+        self.layer = max(site.layer for site in sites)
         self.n_layers = self.description.n_layers
         self.d = self.description.d
         self.attention = self.description.attention
         self.dtype = dtype
         self._model = root.get_submodule(skeleton.anatomy.text)
         self.device = next(self._model.parameters()).device
-        self._output: Tensor | None = None
         blocks = root.get_submodule(skeleton.anatomy.blocks)
         assert isinstance(blocks, nn.ModuleList)
-        blocks[layer].register_forward_hook(self._stop)
+        self._blocks = skeleton.anatomy.blocks.removeprefix(f"{skeleton.anatomy.text}.")
+        self._taps = tap_all(sites, list(blocks), self._model.config)
+        blocks[self.layer].register_forward_hook(self._stop)
+        self._unused: dict[int, list[str]] = {}
+        """What a model cut after a layer does not use, by that layer."""
         _calm(self._model)
 
     @classmethod
     def load(
         cls,
         source: ModelSource,
-        layer: int,
+        sites: int | Sequence[Site],
         dtype: torch.dtype,
         device: torch.device,
         attention: str = "auto",
     ) -> "TruncatedModel":
-        """Load embeddings and blocks 0..layer, and nothing else.
+        """Load embeddings and the blocks up to the last that a site is in, and nothing else.
+        sites: a number stands for that block's output.
 
-        Raises ModelError where the model has no such layer, its weights cannot be read, or the
-        checkpoint lacks one of those that are used.
+        Raises ModelError where the model has no such layer or no such point, its weights cannot be
+        read, or the checkpoint lacks one of those that are used.
         """
+        sites = [Site(sites)] if isinstance(sites, int) else sites
         skeleton = build_skeleton(source, attention)
-        measure(source, skeleton).check_layer(layer)
+        check_points(source, skeleton, sites)
+        layer = max(site.layer for site in sites)
         root, missing = load_base_model(source, skeleton, dtype, device, n_blocks=layer + 1)
-        truncated = cls(source, layer, skeleton, root, dtype)
+        truncated = cls(source, sites, skeleton, root, dtype)
         truncated._keep_what_runs()
-        prefix = f"{skeleton.anatomy.text}." if skeleton.anatomy.text else ""
-        used = {prefix + name for name in truncated._model.state_dict()}
+        text = skeleton.anatomy.text
+        used = {f"{text}.{n}" if text else n for n in truncated._model.state_dict()}
         _refuse_random(source.name, sorted(missing & used), len(used))
         return truncated
 
-    @torch.no_grad()
     def activations(self, tokens: Tensor) -> Tensor:
-        """Run contexts of equal length: tokens (B, T), any integer type; gives (B, T, d) in dtype,
-        on the model's device. There is no padding, so no mask is built.
+        """`rows` of the only site."""
+        (found,) = self.rows(tokens).values()
+        return found
+
+    @torch.no_grad()
+    def rows(self, tokens: Tensor) -> dict[Site, Tensor]:
+        """Run contexts of equal length: tokens (B, T), any integer type; gives (B, T, d) in dtype
+        of each site, on the model's device. There is no padding, so no mask is built.
         """
         ids = tokens.to(self.device, torch.int64, non_blocking=True)
         with suppress(_Reached):
             self._model(input_ids=ids)
-        output, self._output = self._output, None
-        assert output is not None, "the tapped block did not run"
-        return output.to(self.dtype)
+        return {site: tap.take().to(self.dtype) for site, tap in self._taps.items()}
 
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) over name, shape, dtype and bytes of the weights that are used, by name.
+    def fingerprint(self, layer: int | None = None) -> str:
+        """SHA-256 (hex) over name, shape, dtype and bytes of the weights that are used up to block
+        `layer` (default: the last one), by name: what a model cut there has.
 
         Independent of where the model lies and how its files are cut; depends on dtype. Tensors
         are hashed piece by piece, so it needs no second copy of any of them.
         """
+        layer = self.layer if layer is None else layer
+        beyond = [f"{self._blocks}.{number}" for number in range(layer + 1, self.layer + 1)]
+        left_out = tuple(f"{name}." for name in [*beyond, *self._unused[layer]])
         digest = hashlib.sha256()
         for name, tensor in sorted(self._model.state_dict().items()):
+            if name.startswith(left_out):
+                continue
             digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())
             for piece in tensor.detach().reshape(-1).split(_HASHED_AT_ONCE):
                 digest.update(piece.cpu().view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    @property
-    def parameter_bytes(self) -> int:
-        """Memory of the weights."""
-        return sum(p.numel() * p.element_size() for p in self._model.parameters())
-
-    def _stop(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
-        self._output = first_tensor(output)
+    def _stop(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
         raise _Reached
 
     def _keep_what_runs(self) -> None:
         """Run two tokens, drop what that did not use, and run them again: a part that was used
         without being called shows itself here, not in the middle of an extraction."""
-        anatomy = self.skeleton.anatomy
-        blocks = anatomy.blocks.removeprefix(f"{anatomy.text}.")
         used: set[nn.Module] = set()
+        after: dict[int, set[nn.Module]] = {}
         hooks = [
             module.register_forward_pre_hook(lambda module, _inputs: used.add(module))
             for module in self._model.modules()
         ]
+        blocks = self._model.get_submodule(self._blocks)
+        for number, block in enumerate(blocks.children()):
+            # in front of the hook that ends the pass
+            hooks.append(
+                block.register_forward_hook(
+                    lambda *_, number=number: after.update({number: set(used)}), prepend=True
+                )
+            )
         tokens = torch.zeros((1, 2), dtype=torch.int64)
         with model_errors(self.description.name, "running its first blocks"):
-            self.activations(tokens)
+            self.rows(tokens)
             for hook in hooks:
                 hook.remove()
-            drop_unused(self._model, blocks, used)
-            shape = tuple(self.activations(tokens).shape)
-        if shape != (1, 2, self.d):
+            for number, modules in after.items():
+                self._unused[number] = unused(self._model, self._blocks, modules)
+            drop(self._model, self._unused[self.layer])
+            shapes = {site: tuple(rows.shape) for site, rows in self.rows(tokens).items()}
+        for site, shape in shapes.items():
+            if shape == (1, 2, self.d):
+                continue
+            if site.point in ADDED:
+                why = f"its module gives shape {shape} for two tokens, expected (1, 2, {self.d})"
+                raise ModelError(no_such_point(site, self.description.name, why))
             raise ModelError(
-                f"model {self.description.name}: layer {self.layer} gives shape {shape} for two "
+                f"model {self.description.name}: layer {site.layer} gives shape {shape} for two "
                 f"tokens, expected (1, 2, {self.d}); this architecture's blocks cannot be tapped"
             )
 

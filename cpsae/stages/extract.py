@@ -1,21 +1,100 @@
-"""Stage 1 as one calls it: an extraction that continues, or begins afresh beside the old store."""
+"""Stage 1 as one calls it: from text and a language model to a store of activations, or several.
+
+The tokens are settled first and kept in the store; from then on every chunk is a pure function of
+(tokens, model, dtype), so continuing is computing the chunks that are missing, on any worker.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
 
 from cpsae.config import ExtractSettings
 from cpsae.errors import SettingsError
-from cpsae.events import OnEvent, ignore
-from cpsae.extraction.extract import Extraction
-from cpsae.extraction.extract import extract as run_extraction
+from cpsae.events import Note, OnEvent, ignore
+from cpsae.extraction import lead, work
+from cpsae.extraction.identity import refuse_other
+from cpsae.extraction.plan import Target, find_targets, make_plan
+from cpsae.store import open_store
 from cpsae.workers import Worker
 
 
-def extract(
-    settings: ExtractSettings, *, fresh: bool = False, on_event: OnEvent = ignore
-) -> Extraction:
-    """Continue the store at `settings.store`, or with `fresh` rename it aside and begin again.
+@dataclass(frozen=True)
+class Extraction:
+    """What an extraction came to; rows count the training part of one site."""
 
-    Raises a CpsaeError where the user has to do something; what is committed stays.
+    path: Path
+    """The store, or the folder of stores."""
+    vectors: int
+    evaluation_vectors: int
+    d: int
+    computed_chunks: int
+    """By this worker, in this call; 0 where all was complete already. Of several sites, those of
+    the same contexts count once."""
+    seconds: float
+    stores: list[Path]
+    """One a site."""
+
+
+def extract(
+    settings: ExtractSettings,
+    on_event: OnEvent = ignore,
+    worker: Worker | None = None,
+    *,
+    fresh: bool = False,
+) -> Extraction:
+    """Fill the store that `settings` describe, from wherever an earlier call got to, or with
+    `fresh` from nothing, once all that can be checked before is found right and the old store is
+    renamed aside. Several sites fill a folder of stores, in one pass over the model.
+
+    Raises a CpsaeError, with everything committed before in place, for any condition that the
+    user can mend; see docs/guide.md for the list.
     """
-    worker = Worker.from_environment()
+    worker = worker or Worker.from_environment()
     if fresh and worker.count > 1:
         raise SettingsError("--fresh: cannot be used with several workers; move the store aside")
-    return run_extraction(settings, on_event, worker, fresh)
+    began = time.monotonic()
+    targets = find_targets(settings, fresh)
+    if _all_complete(settings, targets, worker):
+        on_event(Note(f"{settings.store} is complete"))
+        return _result(settings, targets, 0, began)
+    plan = make_plan(settings, targets, worker, on_event)
+    if not worker.is_leader:
+        work.wait_for_tokens(plan, on_event)
+        return _result(settings, targets, work.fill(plan, None, on_event), began)
+    if fresh:
+        lead.set_old_aside(targets, on_event)
+    with lead.locked(plan, on_event):
+        computed = work.fill(plan, lead.prepare(plan, on_event), on_event)
+        lead.complete(plan, on_event)
+    return _result(settings, targets, computed, began)
+
+
+def _all_complete(settings: ExtractSettings, targets: list[Target], worker: Worker) -> bool:
+    """Whether there is nothing to do, as the stores and the name of the model say."""
+    for target in targets:
+        if target.manifest is not None:
+            refuse_other(target.settings, target.manifest, {}, worker)
+    for target in targets:
+        model = target.manifest and target.manifest.model
+        if not (target.manifest and target.manifest.complete and model):
+            return False
+        if model.id != settings.model or settings.revision not in (None, model.revision):
+            return False
+    for target in targets:
+        open_store(target.path)  # lists every file: the mark alone does not show one that is gone
+    return True
+
+
+def _result(
+    settings: ExtractSettings, targets: list[Target], computed: int, began: float
+) -> Extraction:
+    manifest = targets[0].known
+    return Extraction(
+        Path(settings.store),
+        manifest.vectors,
+        manifest.evaluation_vectors,
+        manifest.d,
+        computed,
+        time.monotonic() - began,
+        [target.path for target in targets],
+    )

@@ -17,8 +17,8 @@ from cpsae.sae.kinds import load_kind
 from cpsae.sae.normalization import Normalizer
 from cpsae.software import software_versions
 from cpsae.store import Store
+from cpsae.store.integrity import damaged
 from cpsae.store.provenance import provenance
-from cpsae.store.reader import damaged
 from cpsae.training.facts import Facts, find_facts, mean_normalized
 from cpsae.training.feed import ActivationFeed
 from cpsae.training.loop import Loop, Stopped

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cpsae.device import choose_device
-from cpsae.durable import LOCK_NAME, set_aside, temporary_target, writer_lock
+from cpsae.durable import is_leftover, set_aside, writer_lock
 from cpsae.errors import NonFiniteError, RunError
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.stages.fit import note_unused, refuse_other_store, refuse_several_processes
@@ -116,4 +116,4 @@ def _refuse_foreign(folder: Path) -> None:
 def _is_foreign(path: Path) -> bool:
     if path.is_dir():
         return "=" not in path.name
-    return path.name not in (LOCK_NAME, _SUMMARY) and temporary_target(path) is None
+    return path.name != _SUMMARY and not is_leftover(path)

@@ -3,13 +3,11 @@
 import re
 from pathlib import Path
 
+from cpsae.config.extraction import POINTS
 from cpsae.durable import local_folder
 from cpsae.errors import StoreError
 from cpsae.store.bucket import Folder
 from cpsae.store.metadata import ROOT
-
-POINTS = ("resid_pre", "attn_out", "mlp_out", "resid_post")
-"""Places in a block of a language model, in the order in which it comes to them."""
 
 _SITE = re.compile(rf"(\d+)\.({'|'.join(POINTS)})\.zarr")
 

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from cpsae.config.base import Record
-from cpsae.config.extraction import StoreDtype
+from cpsae.config.extraction import Point, StoreDtype
 
 FORMAT_VERSION = 2
 CRC_BYTES = 4
@@ -42,7 +42,7 @@ class HookRecord(Record):
     """Where in the model the rows were taken: a place in block `layer`, counted from 0."""
 
     layer: int
-    name: Literal["resid_pre", "attn_out", "mlp_out", "resid_post"] = "resid_post"
+    name: Point = "resid_post"
 
 
 class ModelRecord(Record):

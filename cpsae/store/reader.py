@@ -3,18 +3,18 @@
 import hashlib
 import json
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from cpsae.errors import DamagedStoreError, StoreError
+from cpsae.errors import StoreError
 from cpsae.store.bucket import Bucket
 from cpsae.store.folders import find_bucket
+from cpsae.store.integrity import checked_bytes, damaged
 from cpsae.store.layout import (
     CRC_BYTES,
     NUMPY_DTYPES,
@@ -27,8 +27,6 @@ from cpsae.store.layout import (
 from cpsae.store.listing import Listing, in_words, missing_tokens
 from cpsae.store.metadata import decode_tokens, document_problems, read_manifest
 from cpsae.store.statistics import Summary, exact_median
-
-_SHOWN = 5
 
 
 class RowOrigin(NamedTuple):
@@ -245,63 +243,6 @@ def open_bucket(bucket: Bucket, allow_partial: bool = False) -> Store:
     if problems:
         raise damaged(bucket, problems, manifest)
     return Store(bucket, manifest, present)
-
-
-def map_rows(bucket: Bucket, chunk: Chunk) -> npt.NDArray[Any]:
-    """Rows (n_rows, d) of a chunk, mapped and read-only, their checksum checked."""
-    manifest = chunk.part.manifest
-    values = checked_bytes(bucket, chunk.key)[:-CRC_BYTES].view(NUMPY_DTYPES[manifest.store_dtype])
-    return values.reshape(manifest.rows_per_chunk, manifest.d)[: chunk.n_rows]
-
-
-def checked_bytes(bucket: Bucket, key: str) -> npt.NDArray[np.uint8]:
-    """The bytes of an object, the last four being the right checksum of the others.
-
-    Raises DamagedStoreError, naming the object by its key, where it is not so.
-    """
-    try:
-        raw = bucket.read(key)
-    except FileNotFoundError:
-        raise damaged(bucket, {"missing": [key]}) from None
-    except OSError as error:
-        raise damaged(bucket, {f"unreadable ({error.strerror})": [key]}) from None
-    if not len(raw):
-        raise damaged(bucket, {"empty": [key]})
-    checksum = int.from_bytes(raw[-CRC_BYTES:].tobytes(), "little")
-    if len(raw) <= CRC_BYTES or google_crc32c.value(raw[:-CRC_BYTES]) != checksum:
-        raise damaged(bucket, {"corrupt (its checksum does not match its content)": [key]})
-    return raw
-
-
-def damaged(
-    bucket: Bucket, problems: Mapping[str, Sequence[str]], manifest: Manifest | None = None
-) -> DamagedStoreError:
-    """The error for a store's objects: what is wrong, with which (the first few named), and what
-    its owner can do."""
-    texts = []
-    for what, keys in problems.items():
-        more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-        texts.append(f"{', '.join(keys[:_SHOWN])}{more}: {what}")
-    return DamagedStoreError(
-        f"{bucket.name}: {'; '.join(texts)}; {_remedy(bucket, manifest)}",
-        [key for keys in problems.values() for key in keys],
-    )
-
-
-def _remedy(bucket: Bucket, manifest: Manifest | None) -> str:
-    try:
-        manifest = manifest or read_manifest(bucket)
-    except StoreError:
-        return f"run `cpsae verify {bucket.name}`"
-    if manifest.origin == "arrays":
-        return (
-            f"`cpsae verify {bucket.name} --repair` makes statistics and documents again; rows "
-            "that are gone nothing can compute: restore them from a copy, or write the store again"
-        )
-    return (
-        f"run `cpsae verify {bucket.name} --repair`, then the same `cpsae extract` command again "
-        "computes what is gone"
-    )
 
 
 def _refuse_unfinished(name: str, manifest: Manifest, allow_partial: bool, there: str) -> None:

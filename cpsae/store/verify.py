@@ -11,10 +11,10 @@ from cpsae.errors import DamagedStoreError
 from cpsae.events import Advanced, Finished, OnEvent, Started, ignore
 from cpsae.store.bucket import Bucket
 from cpsae.store.folders import find_bucket
+from cpsae.store.integrity import checked_bytes, map_rows
 from cpsae.store.layout import CRC_BYTES, Chunk, Manifest
 from cpsae.store.listing import Listing
 from cpsae.store.metadata import document_keys, document_problems, read_manifest
-from cpsae.store.reader import checked_bytes, map_rows
 from cpsae.store.statistics import ChunkStatistics
 
 

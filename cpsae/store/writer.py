@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from cpsae.errors import NonFiniteError, StoreError
 from cpsae.store.bucket import Bucket, Folder
+from cpsae.store.integrity import map_rows
 from cpsae.store.layout import CRC_BYTES, NUMPY_DTYPES, TOKEN_CONTEXTS_A_CHUNK, Chunk, Manifest
 from cpsae.store.listing import Listing
 from cpsae.store.metadata import encode_tokens, write_manifest, write_skeleton
-from cpsae.store.reader import map_rows
 from cpsae.store.statistics import ChunkStatistics
 
 

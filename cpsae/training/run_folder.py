@@ -4,7 +4,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from cpsae.config.resolve import differences
-from cpsae.durable import LOCK_NAME, disk_errors, remove_leftovers, temporary_target, write_atomic
+from cpsae.durable import disk_errors, is_leftover, local_folder, remove_leftovers, write_atomic
 from cpsae.errors import DifferentSettingsError, RunError, first_line
 from cpsae.store import Store
 from cpsae.training.facts import Facts
@@ -23,16 +22,13 @@ from cpsae.training.settings import FitSettings
 
 # Settings that change neither the weights nor the files that are compared between runs.
 _FREE = ("device", "checkpoint_every", "keep_checkpoints")
-_URL = re.compile(r"[A-Za-z][\w+.-]+:/")
 
 
 class RunFolder:
     """Paths and small files of one run."""
 
     def __init__(self, path: str | Path) -> None:
-        if _URL.match(str(path)):
-            raise RunError(f"{path}: expected a local folder; write there, then copy it")
-        self.path = Path(path)
+        self.path = local_folder(path, "run folder", RunError)
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
@@ -54,7 +50,7 @@ class RunFolder:
         """Raises RunError where something else than a run is at this path."""
         if self.begun or not self.path.exists():
             return
-        if not self.path.is_dir() or any(map(_is_foreign, self.path.iterdir())):
+        if not self.path.is_dir() or not all(map(is_leftover, self.path.iterdir())):
             raise RunError(f"{self.path}: is there already and is no run; choose another --out")
 
     def tidy(self) -> None:
@@ -154,11 +150,6 @@ def run_name(preset: str, settings: FitSettings, store: Store) -> str:
 
 def _without_free(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _FREE}
-
-
-def _is_foreign(path: Path) -> bool:
-    """Whether a file is none that a fit leaves behind that was killed before it had begun."""
-    return path.name != LOCK_NAME and temporary_target(path) is None
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -41,7 +41,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.fixture(scope="session")
 def finished(gemma: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished store; do not change it."""
-    from cpsae.extraction.extract import extract
+    from cpsae.stages.extract import extract
 
     values = {"model": str(gemma), "layer": LAYER, "tokens": TOKENS, "dataset": str(corpus)}
     store = tmp_path_factory.mktemp("finished") / "acts.zarr"

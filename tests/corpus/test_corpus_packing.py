@@ -14,6 +14,7 @@ from cpsae.config.extraction import held_out_rows
 from cpsae.corpus import PackedTokens, PackingPlan, SpecialTokens, find_special_tokens, pack
 from cpsae.corpus.split import most_vectors
 from cpsae.errors import CorpusError
+from cpsae.events import Advanced, Event, Finished, Started
 
 WORDS = 5000
 BOS, EOS = WORDS, WORDS + 1
@@ -275,16 +276,19 @@ def test_the_same_input_gives_the_same_bytes_and_a_seed_another_order() -> None:
 
 
 def test_progress_counts_tokens_up_to_the_need() -> None:
-    heard: list[tuple[int, int]] = []
+    heard: list[Event] = []
     documents = ["w1 w2 w3 w4 " * 300] * 120
     pack(
         lambda: iter(documents),
         BOTH,
         PackingPlan(tokens=101, vectors=100_000),
-        lambda done, total: heard.append((done, total)),
+        heard.append,
     )
-    assert heard == sorted(heard) and len(heard) > 2
-    assert heard[-1] == (110_000, 110_000)
+    assert heard[0] == Started("tokenise", 110_000, "token", kept=False)
+    done = [event.done for event in heard if isinstance(event, Advanced)]
+    assert done == sorted(done) and len(done) > 2
+    assert done[-1] == 110_000
+    assert heard[-1] == Finished()
 
 
 def test_a_corpus_that_changes_between_two_readings_is_an_error() -> None:

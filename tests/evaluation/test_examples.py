@@ -9,10 +9,10 @@ import torch
 from cpsae.config import ExtractSettings
 from cpsae.errors import StoreError
 from cpsae.evaluation.examples import find_examples
-from cpsae.extraction.extract import extract
 from cpsae.sae.autoencoder import SparseAutoencoder
 from cpsae.sae.kinds import load_kind
 from cpsae.sae.normalization import Normalizer
+from cpsae.stages.extract import extract
 from cpsae.store import Store, open_store, write_store
 from cpsae.store.statistics import as_float32
 

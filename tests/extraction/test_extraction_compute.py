@@ -3,11 +3,18 @@
 import pytest
 import torch
 
+from cpsae.config.extraction import Site
 from cpsae.errors import DiskError, ModelError
 from cpsae.extraction.compute import ChunkPipeline
-from cpsae.extraction.extract import extract
 from cpsae.models import TruncatedModel, find_source
+from cpsae.stages.extract import extract
 from cpsae.store import StoreWriter, open_store
+
+SITE = Site(0)
+
+
+def pieces_of(pipeline):
+    return [{SITE: chunk} for chunk in pipeline.writers[SITE].chunks]
 
 
 @pytest.fixture
@@ -15,18 +22,18 @@ def pipeline(settings, gemma) -> ChunkPipeline:
     """Over a store that is finished already, so that writing again changes nothing."""
     store = open_store(extract(settings(layer=0, vectors=2500)).path)
     model = TruncatedModel.load(find_source(str(gemma)), 0, torch.float32, torch.device("cpu"))
-    return ChunkPipeline(model, store, StoreWriter(store.path, store.manifest))
+    return ChunkPipeline(model, store, {SITE: StoreWriter(store.path, store.manifest)})
 
 
 def test_chunks_are_reported_once_each_in_order(pipeline) -> None:
     seen = []
-    chunks = pipeline.writer.chunks
-    pipeline.run(chunks, seen.append)
-    assert seen == chunks
+    pipeline.run(pieces_of(pipeline), seen.append)
+    assert seen == pieces_of(pipeline)
 
 
 def test_a_writer_that_fails_ends_the_loop(pipeline, monkeypatch) -> None:
-    written, write = [], pipeline.writer.write
+    written, writer = [], pipeline.writers[SITE]
+    write = writer.write
 
     def fail(chunk, rows):
         if len(written) == 2:
@@ -34,9 +41,9 @@ def test_a_writer_that_fails_ends_the_loop(pipeline, monkeypatch) -> None:
         written.append(chunk)
         return write(chunk, rows)
 
-    monkeypatch.setattr(pipeline.writer, "write", fail)
+    monkeypatch.setattr(writer, "write", fail)
     with pytest.raises(DiskError, match="full"):
-        pipeline.run(pipeline.writer.chunks, lambda _: None)
+        pipeline.run(pieces_of(pipeline), lambda _: None)
     assert len(written) == 2
 
 
@@ -51,15 +58,15 @@ def test_no_memory_is_one_line(pipeline, monkeypatch, error) -> None:
     def refuse(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(pipeline.model, "activations", refuse)
+    monkeypatch.setattr(pipeline.model, "rows", refuse)
     with pytest.raises(ModelError, match="use a smaller --batch-contexts"):
-        pipeline.run(pipeline.writer.chunks, lambda _: None)
+        pipeline.run(pieces_of(pipeline), lambda _: None)
 
 
 def test_other_errors_of_the_model_are_not_hidden(pipeline, monkeypatch) -> None:
     def fail(_: object) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(pipeline.model, "activations", fail)
+    monkeypatch.setattr(pipeline.model, "rows", fail)
     with pytest.raises(RuntimeError, match="a defect"):
-        pipeline.run(pipeline.writer.chunks, lambda _: None)
+        pipeline.run(pieces_of(pipeline), lambda _: None)

@@ -1,13 +1,14 @@
 """A store continues with the settings it was begun with, and with no others."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from tiny import content_of
 
 from cpsae.errors import DifferentSettingsError, StoreError
-from cpsae.extraction import extract as module
-from cpsae.extraction.extract import extract
+from cpsae.extraction import plan as module
+from cpsae.stages.extract import extract
 from cpsae.store import write_store
 from cpsae.store.bucket import Folder
 from cpsae.store.metadata import read_manifest
@@ -131,10 +132,10 @@ def test_a_store_made_from_arrays_is_not_continued(settings) -> None:
 
     chosen = settings(**SMALL)
     write_store(chosen.store, np.ones((40, 8), np.float32))
-    before = content_of(module.store_path(chosen))
+    before = content_of(Path(chosen.store))
     with pytest.raises(StoreError, match="was made from arrays"):
         extract(chosen)
-    assert content_of(module.store_path(chosen)) == before
+    assert content_of(Path(chosen.store)) == before
 
 
 def test_fresh_renames_aside_only_what_is_a_store_and_after_all_checks(begun, settings) -> None:
@@ -152,7 +153,7 @@ def test_fresh_renames_aside_only_what_is_a_store_and_after_all_checks(begun, se
 
 def test_fresh_leaves_a_folder_of_other_things_alone(settings) -> None:
     chosen = settings(**SMALL)
-    path = module.store_path(chosen)
+    path = Path(chosen.store)
     path.mkdir()
     (path / "thesis.txt").write_text("three years of work")
     with pytest.raises(StoreError, match="is no store"):

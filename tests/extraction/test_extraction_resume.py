@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tiny import chunks_of, content_of
 
-from cpsae.extraction.extract import extract
+from cpsae.stages.extract import extract
 from cpsae.store import verify_store
 from cpsae.store.bucket import Folder
 from cpsae.store.metadata import read_manifest
@@ -152,7 +152,7 @@ def test_statistics_that_are_absent_are_computed_again(settings) -> None:
     chosen = settings(layer=0)
     path = extract(chosen).path
     expected = chunks_of(path)
-    undo(path, ["statistics/norms/c/1", "statistics/mean/c/0/0"])
+    undo(path, ["statistics/norms/c/1", "statistics/summary/c/0/0"])
     assert extract(chosen).computed_chunks == 0
     assert chunks_of(path) == expected
 

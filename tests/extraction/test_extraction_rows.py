@@ -6,7 +6,7 @@ import torch
 from tiny import BLOCKS, LAYER, TOKENS, WIDTH
 from transformers import AutoModelForCausalLM
 
-from cpsae.extraction.extract import extract
+from cpsae.stages.extract import extract
 from cpsae.store import open_store
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

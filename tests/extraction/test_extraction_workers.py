@@ -12,8 +12,7 @@ from tiny import chunks_of
 import cpsae.extraction.prepare as prepare
 from cpsae.errors import SettingsError
 from cpsae.events import Advanced, Started
-from cpsae.extraction.extract import extract
-from cpsae.stages.extract import extract as stage
+from cpsae.stages.extract import extract
 from cpsae.store import open_store
 from cpsae.workers import Worker
 
@@ -69,7 +68,7 @@ def test_fresh_needs_a_single_worker(settings, monkeypatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SettingsError, match="--fresh: cannot be used with several workers"):
-        stage(settings(), fresh=True)
+        extract(settings(), fresh=True)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +87,7 @@ def test_who_one_is_stands_in_the_environment(monkeypatch, environment, expected
         monkeypatch.setenv(name, value)
     worker = Worker.from_environment()
     assert worker == expected
-    assert worker.leads == (expected.rank == 0)
+    assert worker.is_leader == (expected.rank == 0)
 
 
 def test_several_workers_take_the_threads_of_a_single_one(monkeypatch) -> None:

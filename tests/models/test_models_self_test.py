@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from cpsae.config.extraction import Site
 from cpsae.errors import ModelError, NonFiniteError
 from cpsae.models import TruncatedModel, find_source, self_test
 
@@ -32,7 +33,9 @@ def test_one_context_without_a_batch_dimension(saved, tokens) -> None:
 def test_a_wrong_cut_is_refused(saved, tokens) -> None:
     source = find_source(str(saved("llama", 4)))
     truncated = TruncatedModel.load(source, 1, torch.float32, CPU)
-    truncated.layer = 2  # now it is compared with the next block's output
+    # now it is compared with the next block's output
+    truncated._taps = {Site(2): truncated._taps[Site(1)]}
+    truncated.sites = [Site(2)]
     with pytest.raises(ModelError, match="layer 2 of .* differs from the whole one"):
         self_test(truncated, source, tokens)
 

@@ -12,9 +12,10 @@ from buckets import BucketTests, MemoryBucket
 from cpsae.errors import DamagedStoreError, StoreError
 from cpsae.store import StoreWriter, open_store
 from cpsae.store.bucket import Folder
+from cpsae.store.integrity import checked_bytes
 from cpsae.store.listing import Listing
 from cpsae.store.metadata import read_manifest
-from cpsae.store.reader import checked_bytes, open_bucket
+from cpsae.store.reader import open_bucket
 from cpsae.store.verify import verify_bucket
 
 

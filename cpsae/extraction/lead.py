@@ -1,0 +1,124 @@
+"""What the leading worker does beside its share of the chunks: the tokens are settled, the model is
+tested, empty stores are made, and in the end they are marked complete."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cpsae.corpus import PackedTokens
+from cpsae.durable import remove_leftovers, set_aside, writer_lock
+from cpsae.errors import StoreError
+from cpsae.events import Note, OnEvent
+from cpsae.extraction.plan import Plan, Target
+from cpsae.extraction.prepare import (
+    check_model,
+    choose_threads,
+    new_manifest,
+    of_another_site,
+    pack_corpus,
+)
+from cpsae.models import TruncatedModel, load_tokenizer
+from cpsae.store import Manifest, Store, StoreWriter, is_store, open_store
+
+_Tokens = dict[str, npt.NDArray[np.int32]]
+"""Contexts (contexts, T) of each part, by its name."""
+
+
+@contextmanager
+def locked(plan: Plan, on_event: OnEvent) -> Iterator[None]:
+    """Be the one writer of all stores of a plan, and of the folder that they are in."""
+    with ExitStack() as stack:
+        if len(plan.targets) > 1:
+            folder = Path(plan.settings.store)
+            stack.enter_context(writer_lock(folder, "folder of stores", on_event))
+        for target in plan.targets:
+            stack.enter_context(writer_lock(target.path, "store", on_event))
+        yield
+
+
+def set_old_aside(targets: list[Target], on_event: OnEvent) -> None:
+    """Rename the stores that are there, for an extraction that begins afresh."""
+    for target in targets:
+        if is_store(target.path):
+            on_event(Note(f"{target.path} is kept as {set_aside(target.path, 'store')}"))
+
+
+def prepare(plan: Plan, on_event: OnEvent) -> TruncatedModel | None:
+    """Make the stores that have no tokens yet, with their tokens; the model that was loaded for
+    it, if any. Raises CorpusError, ModelError, NonFiniteError, DiskError."""
+    new = [t for t in plan.targets if not (t.read() and t.known.tokens_complete)]
+    if not new:
+        return None
+    settled = [target for target in plan.targets if target not in new]
+    threads = choose_threads(plan.computing.device, plan.worker)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if settled:  # the tokens of all sites are the same
+        store = open_store(settled[0].path, allow_partial=True)
+        tokens = _tokens_of(store)
+        model = load_model(plan)
+        check_model(model, plan.source, tokens["training"][0], None, on_event)
+        for target in new:
+            fingerprint = model.fingerprint(target.site.layer)
+            _create(target, of_another_site(store.manifest, target.settings, fingerprint), tokens)
+        return model
+    tokenizer = load_tokenizer(plan.source)
+    packed, commit = pack_corpus(plan.settings, tokenizer, on_event, new[0].manifest)
+    model = load_model(plan)
+    check_model(model, plan.source, packed.training[0], tokenizer, on_event)
+    for target in new:
+        manifest = new_manifest(
+            target.settings,
+            plan.description,
+            plan.computing,
+            model.fingerprint(target.site.layer),
+            tokenizer,
+            packed,
+            threads,
+            commit,
+        )
+        _create(target, manifest, _parts(packed))
+    return model
+
+
+def load_model(plan: Plan) -> TruncatedModel:
+    """Raises ModelError."""
+    return TruncatedModel.load(
+        plan.source,
+        plan.settings.sites,
+        plan.computing.dtype,
+        plan.computing.device,
+        plan.computing.attention,
+    )
+
+
+def complete(plan: Plan, on_event: OnEvent) -> None:
+    """Set the completion marks. Raises StoreError where chunks vanished meanwhile."""
+    for target in plan.targets:
+        if not target.known.complete:
+            writer = StoreWriter(target.path, target.known)
+            writer.finish()
+            target.manifest = writer.manifest
+    on_event(Note(f"{plan.settings.store} is complete"))
+
+
+def _create(target: Target, manifest: Manifest, tokens: _Tokens) -> None:
+    remove_leftovers(target.path)
+    writer = StoreWriter.create(target.path, manifest)
+    writer.write_tokens(tokens)
+    target.manifest = writer.manifest
+
+
+def _parts(packed: PackedTokens) -> _Tokens:
+    return {"training": packed.training, "evaluation": packed.evaluation}
+
+
+def _tokens_of(store: Store) -> _Tokens:
+    parts = [part for part in (store.training, store.evaluation) if part is not None]
+    if len(parts) < 2:
+        raise StoreError(f"{store.bucket.name}: holds nothing out; use --fresh")
+    return {part.name: part.tokens(range(part.part.n_contexts)) for part in parts}

@@ -1,0 +1,202 @@
+"""What an extraction is to do: which stores, of which sites, computed how. Everything is decided
+here, before any work, and carried in one object.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cpsae.config import ExtractSettings
+from cpsae.config.extraction import Site
+from cpsae.device import choose_device, choose_dtype
+from cpsae.durable import is_leftover, local_folder
+from cpsae.errors import SettingsError, StoreError
+from cpsae.events import Note, OnEvent
+from cpsae.extraction.compute import buffer_sets
+from cpsae.extraction.identity import Computing, corpus_identity, refuse_other
+from cpsae.extraction.preflight import (
+    gigabytes,
+    refuse_full_disk,
+    refuse_small_memory,
+    store_bytes,
+)
+from cpsae.extraction.prepare import choose_batch, geometry
+from cpsae.models import ModelDescription, ModelSource, describe, find_source
+from cpsae.store import Manifest, StoreWriter, is_store, stores_in
+from cpsae.store.bucket import Folder
+from cpsae.store.folders import site_folder
+from cpsae.store.metadata import read_manifest
+from cpsae.workers import Worker
+
+
+@dataclass
+class Target:
+    """One store of an extraction."""
+
+    site: Site
+    settings: ExtractSettings
+    """Of this site alone, into this store."""
+    path: Path
+    manifest: Manifest | None
+    """As it was read, or made, last; None where there is nothing yet."""
+
+    def read(self) -> Manifest | None:
+        """The manifest as it is on the disk now, which is kept."""
+        self.manifest = existing_manifest(self.path)
+        return self.manifest
+
+    @property
+    def known(self) -> Manifest:
+        """The manifest of a store that is there."""
+        assert self.manifest is not None, f"{self.path} is not there yet"
+        return self.manifest
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that was decided."""
+
+    settings: ExtractSettings
+    targets: list[Target]
+    worker: Worker
+    source: ModelSource
+    description: ModelDescription
+    computing: Computing
+
+
+def find_targets(settings: ExtractSettings, fresh: bool = False) -> list[Target]:
+    """The stores that these settings mean, with what is there of them; with `fresh` as if there
+    were none. Raises StoreError where something else is in the way, SettingsError for a URL."""
+    place = local_folder(settings.store, "--store", SettingsError)
+    sites = settings.sites
+    if len(sites) == 1:
+        inside = stores_in(place)
+        if inside:
+            raise StoreError(
+                f"{place}: is a folder of stores ({', '.join(path.name for path in inside)}), not "
+                "one; name one of them with --store, or choose another"
+            )
+        paths = {sites[0]: place}
+    else:
+        _refuse_no_folder_of_stores(place)
+        paths = {site: place / site_folder(*site) for site in sites}
+    targets = []
+    for site, path in paths.items():
+        old = fresh and is_store(path)
+        manifest = None if old else existing_manifest(path)
+        targets.append(Target(site, settings.of_site(site, str(path)), path, manifest))
+    return targets
+
+
+def _refuse_no_folder_of_stores(place: Path) -> None:
+    if is_store(place):
+        raise StoreError(
+            f"{place}: is the store of one site; several go into a folder of stores: choose "
+            "another --store"
+        )
+    if not place.exists():
+        return
+    inside = {path.name for path in stores_in(place)}
+    foreign = not place.is_dir() or any(
+        path.name not in inside and not path.is_dir() and not is_leftover(path)
+        for path in place.iterdir()
+    )
+    if foreign:
+        raise StoreError(f"{place}: is there already and is no folder of stores; choose another")
+
+
+def existing_manifest(path: Path) -> Manifest | None:
+    """The manifest of a store that was begun at `path`; None where there is nothing yet.
+
+    Raises StoreError where something else is in the way.
+    """
+    if is_store(path):
+        return read_manifest(Folder(path))
+    if path.exists() and (not path.is_dir() or not all(map(is_leftover, path.iterdir()))):
+        raise StoreError(f"{path}: is there already and is no store; choose another --store")
+    return None
+
+
+def make_plan(
+    settings: ExtractSettings, targets: list[Target], worker: Worker, on_event: OnEvent
+) -> Plan:
+    """Decide everything, and refuse what cannot work. Reads no weights and no text.
+
+    Raises ModelError, SettingsError, CorpusError, DifferentSettingsError or DiskError.
+    """
+    begun = next((t.manifest for t in targets if t.manifest is not None), None)
+    recorded = begun.identity if begun else {}
+    source = find_source(settings.model, _revision(settings, begun), settings.trust_remote_code)
+    attention = settings.attention
+    if attention == "auto":
+        attention = recorded.get("attention", "auto")
+    description = describe(source, attention, settings.sites)
+    description.check_tokens(settings.tokens)
+    device = choose_device(settings.device, worker.local_rank)
+    dtype = recorded.get("dtype", "auto") if settings.dtype == "auto" else settings.dtype
+    chosen = choose_batch(settings, description.d, device)
+    computing = Computing(
+        device=device,
+        dtype=choose_dtype(dtype, device),
+        attention=description.attention,
+        batch_contexts=settings.batch_contexts or recorded.get("batch_contexts") or chosen,
+    )
+    plan = Plan(settings, targets, worker, source, description, computing)
+    for target in targets:
+        if target.manifest is not None:
+            refuse_other(target.settings, target.manifest, computing.identity(), worker)
+    if begun is None and worker.is_leader:
+        corpus_identity(settings)  # a local one that is not there is missed before any work
+    _preflight(plan, on_event)
+    return plan
+
+
+def _revision(settings: ExtractSettings, begun: Manifest | None) -> str | None:
+    """The revision asked for, else the commit that the store was begun with: a branch moves."""
+    if settings.revision or begun is None or begun.model is None:
+        return settings.revision
+    return begun.model.revision if begun.model.id == settings.model else None
+
+
+def _preflight(plan: Plan, on_event: OnEvent) -> None:
+    """Refuse what cannot fit, before any work. Raises DiskError, ModelError."""
+    settings, description = plan.settings, plan.description
+    planned = Manifest(**geometry(settings, description.d), identity={}, software={})
+    whole = store_bytes(planned)
+    left = sum(int(whole * _share_left(target)) for target in plan.targets)
+    refuse_full_disk(Path(settings.store), left)
+    layer = max(site.layer for site in settings.sites)
+    what, parameters = "the used blocks", description.parameters(layer)
+    if plan.worker.is_leader and not all(t.manifest and t.manifest.complete for t in plan.targets):
+        what += " and the whole model, which a self-test compares them with,"
+        parameters += description.parameters(description.n_layers - 1)
+    refuse_small_memory(
+        what,
+        parameters,
+        plan.computing.dtype,
+        plan.computing.device,
+        plan.computing.batch_contexts * settings.tokens * description.d,
+    )
+    if plan.worker.is_leader:
+        each = "" if len(plan.targets) == 1 else f" each of {len(plan.targets)} sites"
+        layers = ", ".join(str(layer) for layer in sorted({s.layer for s in settings.sites}))
+        on_event(
+            Note(
+                f"{settings.vectors:,} vectors{each} of {description.name} layer {layers} "
+                f"(d = {description.d}): {gigabytes(whole * len(plan.targets))} in {settings.store}"
+            )
+        )
+
+
+def _share_left(target: Target) -> float:
+    """Of the chunks: how much of a store is yet to be written."""
+    if target.manifest is None:
+        return 1.0
+    writer = StoreWriter(target.path, target.manifest)
+    return len(writer.missing(writer.chunks)) / len(writer.chunks)
+
+
+def buffer_bytes(plan: Plan) -> int:
+    """Memory of the buffers that rows wait in for the disk."""
+    sizes = geometry(plan.settings, plan.description.d)
+    row = plan.description.d * 4
+    return buffer_sets(len(plan.targets)) * len(plan.targets) * int(sizes["rows_per_chunk"]) * row

@@ -1,0 +1,150 @@
+"""A worker's share of the chunks, and how far all of them have got."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from cpsae.config.extraction import Site
+from cpsae.errors import StoreError
+from cpsae.events import Advanced, Finished, Note, OnEvent, Started
+from cpsae.extraction.compute import ChunkPipeline, Piece
+from cpsae.extraction.identity import refuse_other
+from cpsae.extraction.lead import load_model
+from cpsae.extraction.plan import Plan, Target
+from cpsae.extraction.prepare import device_record
+from cpsae.models import TruncatedModel
+from cpsae.store import Chunk, StoreWriter, open_store
+
+_LOOK_SECONDS = 1.0
+
+
+def wait_for_tokens(plan: Plan, on_event: OnEvent) -> None:
+    """Until the leading worker has settled the tokens: not in a collective, which times out."""
+    told = False
+    while not all(map(_has_tokens, plan.targets)):
+        if not told:
+            on_event(Note(f"worker {plan.worker.rank} waits for the tokens", "detail"))
+            told = True
+        time.sleep(_LOOK_SECONDS)
+
+
+def _has_tokens(target: Target) -> bool:
+    try:
+        manifest = target.read()
+    except StoreError:  # it is being made
+        return False
+    return manifest is not None and manifest.tokens_complete
+
+
+def fill(plan: Plan, model: TruncatedModel | None, on_event: OnEvent) -> int:
+    """Compute this worker's missing chunks; how many pieces there were. model: where it is loaded
+    already. Raises what the model or the disk raises; what is committed stays."""
+    first = plan.targets[0].known
+    if first.device:
+        _set_threads(first.device.threads, on_event)
+        _warn_of_other_device(plan, on_event)
+    loaded = model or load_model(plan)
+    writers: dict[Site, StoreWriter] = {}
+    for target in plan.targets:
+        known = plan.computing.identity()
+        if model is None:
+            known["model"] = loaded.fingerprint(target.site.layer)
+        refuse_other(target.settings, target.known, known, plan.worker)
+        rank, count = plan.worker.rank, plan.worker.count
+        writers[target.site] = StoreWriter(target.path, target.known, rank, count)
+    for writer in writers.values():
+        writer.tidy()
+    pieces = missing_pieces(writers, {s: w.own_chunks for s, w in writers.items()})
+    shared = plan.worker.is_leader and plan.worker.count > 1
+    progress = Progress(writers, shared, on_event)
+    progress.begin()
+    if pieces:
+        store = open_store(plan.targets[0].path, allow_partial=True)
+        ChunkPipeline(loaded, store, writers).run(pieces, progress.committed)
+    while shared and not progress.look():
+        time.sleep(_LOOK_SECONDS)
+    progress.end()
+    return len(pieces)
+
+
+def missing_pieces(
+    writers: Mapping[Site, StoreWriter], chunks: Mapping[Site, Sequence[Chunk]]
+) -> list[Piece]:
+    """Of these chunks of each site, equal in number and order: those that some store lacks."""
+    lacking = {site: set(writers[site].missing(own)) for site, own in chunks.items()}
+    pieces = [
+        {site: chunk for site, chunk in zip(chunks, same, strict=True) if chunk in lacking[site]}
+        for same in zip(*chunks.values(), strict=True)
+    ]
+    return [piece for piece in pieces if piece]
+
+
+class Progress:
+    """Reports the rows of one site that are on the disk in all stores. `shared`: other workers
+    write some of them, so they are looked for, but not more than once a second."""
+
+    def __init__(self, writers: dict[Site, StoreWriter], shared: bool, on_event: OnEvent) -> None:
+        self._writers = writers
+        self._shared = shared
+        self._on_event = on_event
+        chunks = {s: w.chunks if shared else w.own_chunks for s, w in writers.items()}
+        self._left = missing_pieces(writers, chunks)
+        self._looked = time.monotonic()
+        self.total = sum(chunk.n_rows for chunk in next(iter(chunks.values())))
+        self.done = self.total - _rows(self._left)
+
+    def begin(self) -> None:
+        """Say what there is to do."""
+        if self.done and self._left:
+            self._on_event(Note(f"continuing: {self.done:,} of {self.total:,} vectors are there"))
+        self._on_event(Started("extract", self.total, "vector", self.done))
+
+    def committed(self, piece: Piece) -> None:
+        """This worker has written `piece`."""
+        if self._shared:
+            self.look()
+        else:
+            self.done += _rows([piece])
+            self._on_event(Advanced(self.done))
+
+    def look(self) -> bool:
+        """Count what all workers have written; whether that is everything."""
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            left = []
+            for piece in self._left:
+                there = {s: self._writers[s].missing([chunk]) for s, chunk in piece.items()}
+                if any(there.values()):
+                    left.append(piece)
+            self._left = left
+            self.done = self.total - _rows(left)
+            self._on_event(Advanced(self.done))
+        return not self._left
+
+    def end(self) -> None:
+        """The work is over."""
+        self._on_event(Finished())
+
+
+def _rows(pieces: Sequence[Piece]) -> int:
+    return sum(next(iter(piece.values())).n_rows for piece in pieces)
+
+
+def _set_threads(threads: int | None, on_event: OnEvent) -> None:
+    if threads is not None and threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
+        on_event(Note(f"using {threads} threads, as the store's bytes need", "detail"))
+
+
+def _warn_of_other_device(plan: Plan, on_event: OnEvent) -> None:
+    now, begun = device_record(plan.computing.device, None), plan.targets[0].known.device
+    if begun and begun.kind == now.kind and begun.name != now.name:
+        on_event(
+            Note(
+                f"begun on {begun.name}, continued on {now.name}: the new chunks may "
+                "differ in the last bits from what the old device would give",
+                "warning",
+            )
+        )

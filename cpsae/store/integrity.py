@@ -1,0 +1,72 @@
+"""Bytes that are what was written: nothing is handed on whose checksum does not match."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from cpsae.errors import DamagedStoreError, StoreError
+from cpsae.store.bucket import Bucket
+from cpsae.store.layout import CRC_BYTES, NUMPY_DTYPES, Chunk, Manifest
+from cpsae.store.metadata import read_manifest
+
+_SHOWN = 5
+
+
+def map_rows(bucket: Bucket, chunk: Chunk) -> npt.NDArray[Any]:
+    """Rows (n_rows, d) of a chunk, mapped and read-only, their checksum checked."""
+    manifest = chunk.part.manifest
+    values = checked_bytes(bucket, chunk.key)[:-CRC_BYTES].view(NUMPY_DTYPES[manifest.store_dtype])
+    return values.reshape(manifest.rows_per_chunk, manifest.d)[: chunk.n_rows]
+
+
+def checked_bytes(bucket: Bucket, key: str) -> npt.NDArray[np.uint8]:
+    """The bytes of an object, the last four being the right checksum of the others.
+
+    Raises DamagedStoreError, naming the object by its key, where it is not so.
+    """
+    try:
+        raw = bucket.read(key)
+    except FileNotFoundError:
+        raise damaged(bucket, {"missing": [key]}) from None
+    except OSError as error:
+        raise damaged(bucket, {f"unreadable ({error.strerror})": [key]}) from None
+    if not len(raw):
+        raise damaged(bucket, {"empty": [key]})
+    checksum = int.from_bytes(raw[-CRC_BYTES:].tobytes(), "little")
+    if len(raw) <= CRC_BYTES or google_crc32c.value(raw[:-CRC_BYTES]) != checksum:
+        raise damaged(bucket, {"corrupt (its checksum does not match its content)": [key]})
+    return raw
+
+
+def damaged(
+    bucket: Bucket, problems: Mapping[str, Sequence[str]], manifest: Manifest | None = None
+) -> DamagedStoreError:
+    """The error for a store's objects: what is wrong, with which (the first few named), and what
+    its owner can do."""
+    texts = []
+    for what, keys in problems.items():
+        more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+        texts.append(f"{', '.join(keys[:_SHOWN])}{more}: {what}")
+    return DamagedStoreError(
+        f"{bucket.name}: {'; '.join(texts)}; {_remedy(bucket, manifest)}",
+        [key for keys in problems.values() for key in keys],
+    )
+
+
+def _remedy(bucket: Bucket, manifest: Manifest | None) -> str:
+    try:
+        manifest = manifest or read_manifest(bucket)
+    except StoreError:
+        return f"run `cpsae verify {bucket.name}`"
+    if manifest.origin == "arrays":
+        return (
+            f"`cpsae verify {bucket.name} --repair` makes statistics and documents again; rows "
+            "that are gone nothing can compute: restore them from a copy, or write the store again"
+        )
+    return (
+        f"run `cpsae verify {bucket.name} --repair`, then the same `cpsae extract` command again "
+        "computes what is gone"
+    )
