@@ -6,11 +6,12 @@ The public names below are imported when they are first used, so that `import cp
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME_OF = {
     "extract": "cpsae.stages.extract",
     "fit": "cpsae.stages.fit",
+    "sweep": "cpsae.stages.sweep",
     "evaluate": "cpsae.stages.evaluate",
     "load": "cpsae.sae.autoencoder",
     "open_store": "cpsae.store",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from cpsae.stages.evaluate import evaluate as evaluate
     from cpsae.stages.extract import extract as extract
     from cpsae.stages.fit import fit as fit
+    from cpsae.stages.sweep import sweep as sweep
     from cpsae.store import Store as Store
     from cpsae.store import open_store as open_store
     from cpsae.store import verify_store as verify_store

@@ -16,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from code_data import (
+from code_data import (  # type: ignore[import-not-found]
     BOS,
     BOS_ID,
     EOS,

@@ -157,7 +157,7 @@ def test_a_stop_writes_a_checkpoint_and_the_command_continues(fit, monkeypatch) 
     """The signal comes with the report of step 10, and is answered there."""
     from cpsae.training import member as module
 
-    log = module.MetricsLog.append
+    log = module.MetricsLog.append  # type: ignore[attr-defined]
 
     def append(self, row) -> None:
         log(self, row)
@@ -166,7 +166,7 @@ def test_a_stop_writes_a_checkpoint_and_the_command_continues(fit, monkeypatch) 
 
     interrupts._received.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(module.MetricsLog, "append", append)
+        patch.setattr(module.MetricsLog, "append", append)  # type: ignore[attr-defined]
         stopped = fit()
     interrupts._received.clear()
     assert stopped.code == 143

@@ -22,7 +22,7 @@ STRONGEST_FIRST = ["option", "--set", "recipe r.toml", "preset baseline"]
 def test_precedence_and_origins(strongest):
     layers = {name: {"l1": 0.5 + i} for i, name in enumerate(STRONGEST_FIRST) if i >= strongest}
     resolved = resolve_fit(layers)
-    assert resolved.settings.method.l1 == (0.5 + strongest if layers else 0.04)
+    assert resolved.settings.method.l1 == (0.5 + strongest if layers else 0.04)  # type: ignore[attr-defined]
     assert resolved.origins["l1"] == (STRONGEST_FIRST[strongest] if layers else "default")
     assert resolved.origins["lr"] == "default"
     assert resolved.origins.keys() == defaults(FitSettings).keys()
@@ -30,8 +30,8 @@ def test_precedence_and_origins(strongest):
 
 def test_layers_mix_within_a_group():
     layers = {"--set": {"temperature.min": 0.01}, "recipe r.toml": {"temperature": {"max": 0.9}}}
-    resolved = resolve_fit(layers)
-    temperature = resolved.settings.method.temperature
+    resolved = resolve_fit(layers)  # type: ignore[arg-type]
+    temperature = resolved.settings.method.temperature  # type: ignore[attr-defined]
     assert (temperature.min, temperature.max, temperature.base) == (0.01, 0.9, 0.1)
     assert resolved.origins["temperature.max"] == "recipe r.toml"
 
@@ -197,7 +197,7 @@ def test_differences_name_key_and_both_values():
 def test_settings_are_frozen_and_compare_by_value():
     settings = FitSettings()
     with pytest.raises(ValueError, match="frozen"):
-        settings.lr = 3
+        settings.lr = 3  # type: ignore[misc]
     assert FitSettings(l1=0.04) == settings
     assert FitSettings(l1=0.05) != settings
 
@@ -218,7 +218,7 @@ def test_presets():
     assert resolve_fit({"": preset("competitive")}).settings == FitSettings()
     for kind in ("topk", "batchtopk"):
         settings = resolve_fit({"": preset(kind)}).settings
-        assert (settings.growth, settings.lr, settings.method.k) == ("none", 3e-4, 32)
+        assert (settings.growth, settings.lr, settings.method.k) == ("none", 3e-4, 32)  # type: ignore[attr-defined]
         assert not hasattr(settings.method, "l1")
     with pytest.raises(SettingsError, match="preset nobody's: expected one of paper, baseline, "):
         preset("nobody's")

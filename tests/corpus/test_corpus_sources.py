@@ -19,7 +19,7 @@ TEXTS = ["first\nof three", "zweiter – Ω", "third"]
 
 
 def read(path: Path | str, **settings: str) -> list[str]:
-    return list(documents(Corpus(str(path), **settings)))
+    return list(documents(Corpus(str(path), **settings)))  # type: ignore[arg-type]
 
 
 def error(path: Path | str, **settings: str) -> str:
@@ -74,8 +74,8 @@ def test_jsonl_gzip_and_parquet_give_the_same(tmp_path) -> None:
     records = [{"id": i, "text": text} for i, text in enumerate(TEXTS)]
     pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet", row_group_size=2)
     for file in (
-        write_jsonl(tmp_path / "a.jsonl", records),
-        write_jsonl(tmp_path / "a.jsonl.gz", records),
+        write_jsonl(tmp_path / "a.jsonl", records),  # type: ignore[arg-type]
+        write_jsonl(tmp_path / "a.jsonl.gz", records),  # type: ignore[arg-type]
         tmp_path / "a.parquet",
     ):
         assert read(file) == TEXTS

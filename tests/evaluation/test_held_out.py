@@ -60,7 +60,7 @@ def made(kind="competitive", normalize="layer", b_enc=-0.15, **constants):
 
 
 def evaluate_held_out(sae, store, max_norm=10.0):
-    [result] = measure([sae], store, float(norm_bound(store.training, max_norm)))
+    [result] = measure([sae], store, float(norm_bound(store.training, max_norm)))  # type: ignore[misc]
     return result
 
 
@@ -176,7 +176,7 @@ def test_several_in_one_pass_are_each_as_alone_and_each_chunk_is_read_once(store
     saes = [made(), made("relu"), made("relu", "unit")]
     alone = [evaluate_held_out(sae, store) for sae in saes]
     read, rows = [], StorePart.rows
-    monkeypatch.setattr(StorePart, "rows", lambda s, c: read.append(c.key) or rows(s, c))
+    monkeypatch.setattr(StorePart, "rows", lambda s, c: read.append(c.key) or rows(s, c))  # type: ignore[func-returns-value]
     assert measure(saes, store, float(norm_bound(store.training, 10.0))) == alone
     assert sorted(read) == sorted(chunk.key for chunk in store.evaluation.chunks)
 

@@ -77,7 +77,7 @@ def test_trained_killed_resumed_saved_loaded(fit, tmp_path):
 
     sae = cpsae.load(tmp_path / "whole")
     x = torch.randn(50, 16, generator=torch.Generator().manual_seed(1))
-    thresholds = sae.log_threshold.detach().exp()
+    thresholds = sae.log_threshold.detach().exp()  # type: ignore[operator]
     assert thresholds.std() > 0, "no threshold has been learned"
     pre = sae.normalizer.normalize(x).double() @ sae.W_enc.double() + sae.b_enc.double()
     expected = torch.where(pre > thresholds.double(), pre.relu(), 0.0)
@@ -87,7 +87,7 @@ def test_trained_killed_resumed_saved_loaded(fit, tmp_path):
 @pytest.mark.usefixtures("jumping")
 def test_settings_are_its_own():
     assert "jump-ing" in preset_names()
-    assert FitSettings(kind="jump-ing", sparsity=0.5).method.sparsity == 0.5
+    assert FitSettings(kind="jump-ing", sparsity=0.5).method.sparsity == 0.5  # type: ignore[attr-defined]
     with pytest.raises(SettingsError, match="k is a setting of the kinds batchtopk and topk, not"):
         FitSettings(kind="jump-ing", k=3)
     with pytest.raises(SettingsError, match="sparsity is a setting of the kind jump-ing, not of r"):

@@ -128,7 +128,7 @@ def test_a_hub_out_of_reach_is_asked_once(monkeypatch) -> None:
         asked.append(arguments)
         raise OSError("no route to host")
 
-    monkeypatch.setattr(source_module.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(source_module.constants, "HF_HUB_OFFLINE", False)  # type: ignore[attr-defined]
     monkeypatch.setattr(source_module, "get_hf_file_metadata", refuse)
     assert "the hub cannot be reached" in refused("some-organisation/some-model")
     assert len(asked) == 1

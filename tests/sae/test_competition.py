@@ -35,7 +35,7 @@ def test_active_leaves_rows_without_features_at_zero_with_finite_gradients():
     a = compete(f, 0.1, "active")
     assert torch.equal(a.detach(), f.detach())  # one active feature takes the whole share
     a.sum().backward()
-    assert torch.isfinite(f.grad).all()
+    assert torch.isfinite(f.grad).all()  # type: ignore[arg-type]
     assert f.grad[0].abs().sum() == 0
 
 

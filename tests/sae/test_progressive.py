@@ -89,9 +89,9 @@ def test_a_full_dictionary_does_not_read_rho():
         def __float__(self):
             raise AssertionError("read")
 
-    assert Enabling(8, rule="none").advance(1, Unread()) == 0
-    assert Enabling(8, rule="hybrid", growth_every=2).advance(1, Unread()) == 0
-    assert Enabling(80, rule="fixed").advance(1, Unread()) == 5
+    assert Enabling(8, rule="none").advance(1, Unread()) == 0  # type: ignore[arg-type]
+    assert Enabling(8, rule="hybrid", growth_every=2).advance(1, Unread()) == 0  # type: ignore[arg-type]
+    assert Enabling(80, rule="fixed").advance(1, Unread()) == 5  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("utilisation", ["mean", "any"])

@@ -49,7 +49,7 @@ def brute_force(x, x_hat, a):
 @pytest.mark.parametrize("size", [1, 37, 1000])
 def test_equal_two_passes_in_float64(offset, size):
     given = batches(offset)
-    found, expected = run(*given, size=size).result(), brute_force(*given)
+    found, expected = run(*given, size=size).result(), brute_force(*given)  # type: ignore[misc]
     assert found.keys() == expected.keys()
     for name in expected:
         assert found[name] == pytest.approx(expected[name], rel=1e-9, abs=1e-9), name

@@ -147,7 +147,7 @@ KINDS = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_and_setting_resumes_exactly(plain_store, tmp_path, name):
-    settings = FitSettings(**{**COMMON, **KINDS[name]})
+    settings = FitSettings(**{**COMMON, **KINDS[name]})  # type: ignore[dict-item]
     fit(plain_store.path, settings, out=tmp_path / "a")
     stopped = fit(plain_store.path, settings, out=tmp_path / "b", should_stop=lambda: True)
     assert stopped == Stopped(10, 45)
@@ -377,7 +377,7 @@ def test_a_run_on_an_unfinished_store_keeps_to_its_chunks(
     read_strictly((tmp_path / "a" / "evaluation.json").read_text())
 
     stop = {"should_stop": lambda: True, "allow_partial": True}
-    assert isinstance(fit(partial, SETTINGS, out=tmp_path / "b", **stop), Stopped)
+    assert isinstance(fit(partial, SETTINGS, out=tmp_path / "b", **stop), Stopped)  # type: ignore[arg-type]
     for chunk in absent(plain_store):
         shutil.copy(plain_store.path / chunk.key, partial / chunk.key)
     mark_complete(partial, True)

@@ -163,7 +163,7 @@ def test_arrays_that_do_not_fit(tmp_path, arguments, text):
 
 def test_an_unknown_store_dtype(tmp_path):
     with pytest.raises(StoreError, match="float8"):
-        write_store(tmp_path / "a.zarr", plain(), store_dtype="float8")
+        write_store(tmp_path / "a.zarr", plain(), store_dtype="float8")  # type: ignore[arg-type]
 
 
 def test_what_is_there_already_is_not_touched(tmp_path):

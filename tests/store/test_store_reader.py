@@ -106,7 +106,7 @@ def test_tokens_and_where_a_row_comes_from(finished_stores):
 def test_a_block_of_tokens_is_decompressed_once(finished_stores, monkeypatch):
     part = open_store(finished_stores["float32"]).training
     decompressed = []
-    checked_bytes = reader.checked_bytes
+    checked_bytes = reader.checked_bytes  # type: ignore[attr-defined]
 
     def counted(bucket, key):
         decompressed.append(key)
@@ -245,8 +245,8 @@ def test_a_chunk_that_vanishes_after_opening_is_an_error_and_no_zeros(store):
 def test_zarr_reads_a_missing_chunk_as_nan(store):
     building.remove(store / CHUNK)
     rows = zarr.open_group(store, mode="r")["activations"][:]
-    assert np.isnan(rows[16:32]).all()
-    assert np.isfinite(rows[:16]).all()
+    assert np.isnan(rows[16:32]).all()  # type: ignore[arg-type]
+    assert np.isfinite(rows[:16]).all()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("content", [b"", b'{"zarr_format": 3', b"\xff\xfe", b"[1]garbage", b"[]"])

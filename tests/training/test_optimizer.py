@@ -50,7 +50,7 @@ def test_all_enabled_is_torchs_own(name):
     if name == "adamw":
         expected = torch.optim.AdamW([matrices, biases])
     else:
-        expected = torch.optim.Adam(plain.values())
+        expected = torch.optim.Adam(plain.values())  # type: ignore[assignment]
     for step in range(1, 21):
         gradients = some(step)
         for key, parameter in plain.items():
@@ -122,7 +122,7 @@ def test_restored_goes_on_with_the_same_bits():
             straight.enable(7)
             saved = {name: tensor.clone() for name, tensor in straight.tensors().items()}
     resumed = PrefixAdam(SPECS, some(99), FitSettings(), 4)
-    resumed.restore(saved, 7)
+    resumed.restore(saved, 7)  # type: ignore[arg-type]
     for step in range(4, 9):
         resumed.step(of_prefix(resumed, some(step)), lr_of(step))
     for name, tensor in straight.tensors().items():

@@ -174,7 +174,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_thirty_steps_equal_the_method(variant):
-    settings = FitSettings(**VARIANTS[variant])
+    settings = FitSettings(**VARIANTS[variant])  # type: ignore[arg-type]
     state = begun(settings)
     expected = NumpyRun(settings, state.optimizer.weights)
     revived = 0.0
@@ -205,7 +205,7 @@ def test_by_hand_gradients_are_those_of_equation_2():
     settings = FitSettings()
     run = NumpyRun(settings, begun(settings).optimizer.weights)
     got = {}
-    run.adamw = lambda gradients, _m, _lr: got.update(gradients)
+    run.adamw = lambda gradients, _m, _lr: got.update(gradients)  # type: ignore[method-assign]
     x = batch(1).astype(np.float64)
     run.update(batch(1), 0.0)
     x -= x.mean(1, keepdims=True)
