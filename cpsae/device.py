@@ -42,6 +42,11 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return TORCH_DTYPES[name]
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch was refused memory; on a CPU the text alone tells."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
 def _why_no_cuda() -> str:
     if torch.version.cuda is None:
         return "install a build of torch with CUDA"

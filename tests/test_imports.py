@@ -26,6 +26,7 @@ LAYERS = [
         "software",
         "tensors",
         "json_files",
+        "held_out",
     },
     {"corpus", "models", "store", "sae"},
     {"extraction", "training", "evaluation", "reporting", "interop"},

@@ -1,6 +1,5 @@
 """`cpsae demo`: both stages on an embedded model, and what was learned."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,7 +24,7 @@ def command(out: str, **values: Any) -> None:
     with terminal_of(values) as terminal:
         from cpsae.demo.run import run_demo
 
-        demo = run_demo(Path(out), terminal.on_event)
+        demo = run_demo(out, terminal.on_event)
         if not terminal.result(_as_json(demo)):
             show(terminal, demo)
 

@@ -9,8 +9,6 @@ from cpsae.config.base import Count, Device, Settings
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 StoreDtype = Literal["bfloat16", "float16", "float32"]
 
-_MOST_HELD_OUT = 200_000
-
 
 Point = Literal["resid_pre", "attn_out", "mlp_out", "resid_post"]
 POINTS: tuple[Point, ...] = ("resid_pre", "attn_out", "mlp_out", "resid_post")
@@ -111,10 +109,3 @@ def _pieces(value: Any) -> list[Any]:
     if isinstance(value, str):
         return [piece.strip() for piece in value.split(",")]
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def held_out_rows(vectors: int) -> int:
-    """Rows of the evaluation part that goes with `vectors` training rows: a hundredth, but a tenth
-    while that is under 20,000; at least 1, at most 200,000."""
-    share = max(vectors // 100, min(vectors // 10, 20_000))
-    return max(1, min(_MOST_HELD_OUT, share))

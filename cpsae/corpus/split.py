@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
 
-from cpsae.config.extraction import held_out_rows
 from cpsae.corpus.tokenizing import SpecialTokens
+from cpsae.held_out import held_out_rows
 
 PartName = Literal["training", "evaluation"]
 

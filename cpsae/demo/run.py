@@ -7,6 +7,8 @@ from typing import Any
 
 from cpsae.config import ExtractSettings
 from cpsae.demo.corpus import write_corpus
+from cpsae.durable import local_folder
+from cpsae.errors import SettingsError
 from cpsae.evaluation.examples import FeatureExamples, find_examples
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.models import find_source, load_tokenizer
@@ -57,8 +59,9 @@ def fit_settings() -> FitSettings:
     return FitSettings(n_latents=1024, batch_size=1024, steps=3000, lr=1e-3, device="cpu")
 
 
-def run_demo(out: Path, on_event: OnEvent = ignore) -> Demo:
+def run_demo(out: str | Path, on_event: OnEvent = ignore) -> Demo:
     """Run both stages in `out`, or go on from where an earlier demo there got to."""
+    out = local_folder(out, "--out", SettingsError)
     on_event(Note(f"corpus: {write_corpus(out / 'corpus.jsonl')}"))
     stored = extract(extract_settings(out), on_event=on_event)
     fitted = fit(stored.path, fit_settings(), out=out / "run", on_event=on_event)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from cpsae.device import is_out_of_memory
 from cpsae.errors import DiskError, ModelError
 from cpsae.store.layout import CRC_BYTES, NUMPY_DTYPES, Manifest
 from cpsae.tensors import dtype_name
@@ -65,8 +66,8 @@ def memory_errors(name: str, device: torch.device) -> Iterator[None]:
     """Turn torch's refusal of memory while the model `name` runs into a ModelError."""
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU the text alone tells
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
             raise
         raise ModelError(
             f"model {name}: a batch does not fit the memory of {device}; use a smaller "

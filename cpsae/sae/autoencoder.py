@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from cpsae.durable import local_folder
+from cpsae.errors import RunError
 from cpsae.sae.files import read_autoencoder, write_autoencoder
 from cpsae.sae.kind import Kind, Latents, Weights, prefix
 from cpsae.sae.normalization import InputError, Normalizer
@@ -127,7 +129,7 @@ class SparseAutoencoder(nn.Module):
         """Write sae.safetensors and sae.json, each whole or not at all; equal weights give equal
         bytes. Raises DiskError where the folder cannot be written."""
         weights = {name: tensor.detach() for name, tensor in self.named_parameters(recurse=False)}
-        write_autoencoder(Path(folder), weights, self.description())
+        write_autoencoder(local_folder(folder, "run folder", RunError), weights, self.description())
 
     def description(self) -> dict[str, Any]:
         """What sae.json holds: all that inference needs beside the weights."""

@@ -3,7 +3,6 @@
 Nothing here unpickles: a run folder from a stranger can be opened.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +15,13 @@ from torch import Tensor
 
 from cpsae.durable import write_atomic
 from cpsae.errors import RunError, SettingsError, first_line
+from cpsae.json_files import read_object, write_object
 from cpsae.sae.kind import Kind
 from cpsae.sae.kinds import load_kind
 
 WEIGHTS = "sae.safetensors"
 DESCRIPTION = "sae.json"
+_ADVICE = "fit the run again, or restore the file"
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,8 @@ def write_autoencoder(
     equal weights give equal bytes.
     """
     tensors = {name: t.detach().to("cpu").float().contiguous() for name, t in weights.items()}
-    text = json.dumps(description, sort_keys=True, indent=2, allow_nan=False) + "\n"
     write_atomic(folder / WEIGHTS, safetensors.torch.save(tensors))
-    write_atomic(folder / DESCRIPTION, text.encode())
+    write_object(folder / DESCRIPTION, description)
 
 
 def read_autoencoder(folder: Path) -> SavedAutoencoder:
@@ -93,28 +93,13 @@ def read_autoencoder(folder: Path) -> SavedAutoencoder:
             f"{folder}: has no {' and no '.join(missing)}; give the folder of a complete `cpsae "
             "fit` run, or run the same `cpsae fit` again to complete it"
         )
-    return SavedAutoencoder(
-        folder, _read_weights(folder / WEIGHTS), _read_description(folder / DESCRIPTION)
-    )
+    description = read_object(folder / DESCRIPTION, RunError, _ADVICE)
+    return SavedAutoencoder(folder, _read_weights(folder / WEIGHTS), description)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         weights = safetensors.torch.load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise RunError(
-            f"{path}: cannot be read ({first_line(error)}); fit the run again, or restore the file"
-        ) from None
+        raise RunError(f"{path}: cannot be read ({first_line(error)}); {_ADVICE}") from None
     return {name: tensor.float() for name, tensor in weights.items()}
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path}: is not well-formed ({error}); fit the run again, or restore the file"
-        ) from None
-    if not isinstance(description, dict):
-        raise RunError(f"{path}: holds no JSON object; fit the run again, or restore the file")
-    return description

@@ -51,7 +51,7 @@ def fit(
     run = RunFolder(out or Path("runs") / run_name(preset, settings, opened))
     run.refuse_foreign()
     job = Job(run, settings, preset)
-    if run.begun and not fresh:
+    if run.started and not fresh:
         run.refuse_other(settings, opened)
         note_unused(run, opened, on_event)
         if run.complete:
@@ -60,7 +60,7 @@ def fit(
         opened = store_as_first_seen([job], opened)
     device = choose_device(settings.device)
     check(job, opened, device)
-    if run.begun and fresh:
+    if run.started and fresh:
         on_event(Note(f"{run.path} is kept as {set_aside(run.path, 'run')}"))
     trained = train(opened, [job], device, on_event, should_stop)
     if isinstance(trained, Stopped):

@@ -12,6 +12,7 @@ from cpsae.durable import writer_lock
 from cpsae.errors import NonFiniteError
 from cpsae.evaluation.held_out import HeldOutResult, measure, nothing_held_out
 from cpsae.events import Note, OnEvent
+from cpsae.json_files import write_object
 from cpsae.sae.autoencoder import SparseAutoencoder, load
 from cpsae.sae.kinds import load_kind
 from cpsae.sae.normalization import Normalizer
@@ -24,7 +25,7 @@ from cpsae.training.feed import ActivationFeed
 from cpsae.training.loop import Loop, Stopped
 from cpsae.training.machine import keep_bits, machine_of, threads_put_back
 from cpsae.training.member import Member, run_plan
-from cpsae.training.run_folder import RunFolder, write_json
+from cpsae.training.run_folder import RunFolder
 from cpsae.training.settings import FitSettings
 
 _MANY_SKIPPED = 0.1
@@ -59,7 +60,7 @@ def check(job: Job, store: Store, device: torch.device) -> None:
 def store_as_first_seen(jobs: Sequence[Job], store: Store) -> Store:
     """The store as runs first saw it: no chunk that came later. Raises DamagedStoreError where one
     is gone, for without it they would go on with other rows."""
-    seen = [job.run.read_config()["store"] for job in jobs if job.run.begun]
+    seen = [job.run.read_config()["store"] for job in jobs if job.run.started]
     if not seen:
         return store
     keys = seen[0].get("chunks") or [chunk.key for chunk in store.manifest.chunks()]
@@ -88,9 +89,9 @@ def train(
         stack.enter_context(threads_put_back())
         for job in jobs:
             job.run.tidy()
-            if job.run.begun:  # again under the lock: somebody may have begun it since
+            if job.run.started:  # again under the lock: somebody may have begun it since
                 job.run.refuse_other(job.settings, store)
-        begun = [job.run.read_config() for job in jobs if job.run.begun]
+        begun = [job.run.read_config() for job in jobs if job.run.started]
         if begun:
             keep_bits(begun[0].get("machine", {}), device, on_event)
         facts = _facts(store, jobs, device, on_event)
@@ -119,7 +120,7 @@ def _facts(
     facts: dict[Job, Facts] = {}
     means: dict[Normalizer, torch.Tensor] = {}
     for job in jobs:
-        if job.run.begun:
+        if job.run.started:
             facts[job] = job.run.facts()
             continue
         found = facts[job] = find_facts(store.training, job.settings, device)
@@ -214,7 +215,7 @@ def _finish(
             "initial_loss": member.trainable.initial_loss(),
         }
         job.run.write_evaluation(result.as_json(), store)
-        write_json(job.run.summary, summaries[job])
+        write_object(job.run.summary, summaries[job])
     return summaries
 
 

@@ -11,11 +11,12 @@ from cpsae.device import choose_device
 from cpsae.durable import is_leftover, set_aside, writer_lock
 from cpsae.errors import NonFiniteError, RunError
 from cpsae.events import Note, OnEvent, ignore
+from cpsae.json_files import write_object
 from cpsae.stages.fit import note_unused, refuse_other_store, refuse_several_processes
 from cpsae.stages.runs import Job, Trained, check, store_as_first_seen, train
 from cpsae.store import Store, open_store
 from cpsae.training.loop import Stopped
-from cpsae.training.run_folder import RunFolder, run_name, write_json
+from cpsae.training.run_folder import RunFolder, run_name
 from cpsae.training.sweep import SweepMember
 
 _SUMMARY = "sweep.json"
@@ -60,7 +61,7 @@ def sweep(
     jobs = [Job(RunFolder(folder / m.folder), m.settings, preset) for m in members]
     for job in jobs:
         job.run.refuse_foreign()
-        if job.run.begun:
+        if job.run.started:
             job.run.refuse_other(job.settings, opened)
             note_unused(job.run, opened, on_event)
     to_do = [job for job in jobs if not job.run.complete]
@@ -89,7 +90,7 @@ def _result(
         row["summary"] = None if error else job.run.read_summary()
         rows.append(row if error is None else {**row, "error": str(error)})
     keys = list(members[0].values)
-    write_json(folder / _SUMMARY, {"keys": keys, "members": rows})
+    write_object(folder / _SUMMARY, {"keys": keys, "members": rows})
     if trained.failed:
         raise NonFiniteError(
             f"{folder}: {len(trained.failed)} of {len(jobs)} runs diverged, the others are "
@@ -105,7 +106,7 @@ def _name(preset: str, members: Sequence[SweepMember], store: Store) -> str:
 
 def _refuse_foreign(folder: Path) -> None:
     """Raises RunError where something else than a sweep is in the way."""
-    if RunFolder(folder).begun:
+    if RunFolder(folder).started:
         raise RunError(f"{folder}: is a run, not a sweep; choose another --out")
     if not folder.exists():
         return

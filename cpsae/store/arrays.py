@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cpsae.config.extraction import StoreDtype, held_out_rows
+from cpsae.config.extraction import StoreDtype
 from cpsae.durable import LOCK_NAME, local_folder, writer_lock
 from cpsae.errors import NonFiniteError, StoreError
+from cpsae.held_out import held_out_rows
 from cpsae.software import software_versions
 from cpsae.store.layout import (
     NUMPY_DTYPES,

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import torch
 
+from cpsae.device import is_out_of_memory
 from cpsae.errors import NonFiniteError, SettingsError
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.sae.initialization import initialize
@@ -164,8 +165,8 @@ def new_trainable(
             settings,
             bfloat16=facts.precision == "bfloat16",
         )
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU the text alone tells
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
             raise
         raise SettingsError(
             f"n_latents {plan.n}: the weights of {plan.n:,} x {d} and their moments do not fit the "

@@ -15,12 +15,15 @@ from safetensors import SafetensorError
 from cpsae.config.resolve import differences
 from cpsae.durable import disk_errors, is_leftover, local_folder, remove_leftovers, write_atomic
 from cpsae.errors import DifferentSettingsError, RunError, first_line
+from cpsae.json_files import read_object, write_object
 from cpsae.store import Store
 from cpsae.training.facts import Facts
 from cpsae.training.recipes import known_to_0_1
 from cpsae.training.settings import FitSettings
 
 # Settings that change neither the weights nor the files that are compared between runs.
+_ADVICE = "give a folder that `cpsae fit` wrote, or use --fresh"
+
 _FREE = ("device", "checkpoint_every", "keep_checkpoints")
 
 
@@ -37,7 +40,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Whether a fit was begun here."""
         return self.config.exists()
 
@@ -48,7 +51,7 @@ class RunFolder:
 
     def refuse_foreign(self) -> None:
         """Raises RunError where something else than a run is at this path."""
-        if self.begun or not self.path.exists():
+        if self.started or not self.path.exists():
             return
         if not self.path.is_dir() or not all(map(is_leftover, self.path.iterdir())):
             raise RunError(f"{self.path}: is there already and is no run; choose another --out")
@@ -59,13 +62,13 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Record what the run is."""
-        write_json(self.config, config)
+        write_object(self.config, config)
 
     def read_config(self) -> dict[str, Any]:
         """Raises RunError where this is no run or its config.json is broken."""
         if not self.path.is_dir():
             raise RunError(f"{self.path}: no such run; give a folder that `cpsae fit` wrote")
-        return read_json(self.config)
+        return read_object(self.config, RunError, _ADVICE)
 
     def facts(self) -> Facts:
         """What the run was begun with. Raises RunError where that was not recorded."""
@@ -92,11 +95,11 @@ class RunFolder:
 
     def read_summary(self) -> dict[str, Any]:
         """Of a complete run. Raises RunError where it is broken."""
-        return read_json(self.summary)
+        return read_object(self.summary, RunError, _ADVICE)
 
     def write_evaluation(self, content: Mapping[str, Any], store: Store) -> None:
         """Write evaluation.json, and which store it is of."""
-        write_json(self.evaluation, {**content, "store_identity": store.identity})
+        write_object(self.evaluation, {**content, "store_identity": store.identity})
 
     def refuse_other(self, settings: FitSettings, store: Store) -> None:
         """Raises DifferentSettingsError, listing each, where the run was begun otherwise."""
@@ -150,25 +153,6 @@ def run_name(preset: str, settings: FitSettings, store: Store) -> str:
 
 def _without_free(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _FREE}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Indented JSON, keys sorted, committed atomically. JSON has no NaN: ValueError for one."""
-    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    write_atomic(path, text.encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises RunError where the file is missing or broken."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{path}: missing; give a folder that `cpsae fit` wrote") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunError(f"{path}: is not readable JSON ({error}); use --fresh") from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: expected a JSON object; use --fresh")
-    return content
 
 
 def _lines_up_to(path: Path, step: int) -> Iterator[bytes]:

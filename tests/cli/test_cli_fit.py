@@ -201,3 +201,71 @@ def test_a_runs_config_repeats_it_store_and_preset_included(fit, command, tmp_pa
     for name in ("sae.safetensors", "config.json"):
         again = (tmp_path / "again" / name).read_bytes()
         assert again == (tmp_path / "run" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "text"),
+    [
+        (["--sweep", "l1"], 2, r"--sweep l1: expected KEY=V1,V2, like --sweep l1=0.02,0.04"),
+        (
+            ["--sweep", "l1=0.1"],
+            2,
+            r"--sweep l1=0.1: one value is no sweep; give more, or",
+        ),
+        (["--sweep", "stepz=1,2"], 2, r"--sweep: there is no setting 'stepz': did you mean steps"),
+        (
+            ["--sweep", "k=8,16"],
+            2,
+            r"--sweep: k is a setting of the kinds batchtopk and topk",
+        ),
+        (
+            ["--sweep", "steps=8,16"],
+            2,
+            r"--sweep steps: all runs of a sweep share one feed",
+        ),
+        (["--sweep", "l1=0.1,-1"], 2, r"l1 = -1 \(from --sweep\): expected 0 or more"),
+        (["--sweep", "l1=1,2", "--l1", "3"], 2, r"--sweep l1: is given by option too; leave one o"),
+        (["--sweep", "l1=1,2", "--set", "l1=3"], 2, r"--sweep l1: is given by --set too; leave"),
+        (["--sweep", f"seed={','.join(map(str, range(300)))}"], 2, r"300 runs are more than 256"),
+        (["--preset", "topk", "--l1", "0.1"], 2, r"option: l1 is a setting of the kinds competiti"),
+        (["--set", "kind=relu", "--set", "k=3"], 2, r"--set: k is a setting of the kinds batchtop"),
+        (["--out", "s3://bucket/run"], 1, r"run folder s3://bucket/run: expected a local folder"),
+        (
+            ["--store", "s3://bucket/a.zarr"],
+            1,
+            r"store s3://bucket/a.zarr: expected a local folder",
+        ),
+    ],
+)
+def test_bad_sweeps_kinds_and_places(fit, tmp_path, options, code, text) -> None:
+    assert_refused(lambda: fit(*options), tmp_path, code, text)
+
+
+def test_a_sweep_and_its_table(command, store, tmp_path) -> None:
+    arguments = ("fit", "--store", store, "--out", tmp_path / "s", *TRAINED)
+    sweep = ("--preset", "topk", "--sweep", "k=4,8", "--sweep", "seed=0,1")
+    content = json.loads(command(*arguments, *sweep, "--json").out)
+    assert content["keys"] == ["k", "seed"]
+    folders = [member["folder"] for member in content["members"]]
+    assert folders == ["k=4,seed=0", "k=4,seed=1", "k=8,seed=0", "k=8,seed=1"]
+    assert all(member["summary"]["steps"] == 20 for member in content["members"])
+    done = command(*arguments, *sweep)
+    assert done.err.endswith("s is complete\n")
+    lines = [line.split() for line in done.out.splitlines() if line.strip()]
+    assert lines[1][:2] == ["run", "explained_variance"]
+    assert [line[0] for line in lines[2:]] == folders
+
+
+def test_a_folder_of_stores_lists_what_is_in_it(command, store, tmp_path) -> None:
+    (tmp_path / "many").mkdir()
+    store.rename(tmp_path / "many/19.resid_post.zarr")
+    text = r"many: is a folder of stores; name one of them: 19.resid_post.zarr"
+    run = lambda: command("fit", "--store", tmp_path / "many")  # noqa: E731
+    assert_refused(run, tmp_path, 1, text)
+
+
+def test_a_recipe_whose_store_is_no_object_is_one_line(fit, tmp_path) -> None:
+    recipe = tmp_path / "config.json"
+    recipe.write_text('{"settings": {}, "preset": "paper", "store": "acts.zarr"}')
+    text = r"recipe .*config.json: its \"store\" does not name a store; restore the file"
+    assert_refused(lambda: fit("--recipe", recipe), tmp_path, 1, text)

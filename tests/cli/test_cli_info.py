@@ -78,3 +78,51 @@ def test_what_is_neither(command, tmp_path, name, content, text) -> None:
 def test_what_is_not_there(command, tmp_path) -> None:
     assert_refused(lambda: command("info", tmp_path / "x"), tmp_path, 1, r"x: no such store; give")
     assert command("info").code == 2
+
+
+@pytest.mark.parametrize("key", ["activations/c/1/0", "statistics/summary/c/2/0"])
+def test_a_damaged_store_is_described_as_far_as_it_can_be(command, store, key) -> None:
+    (store / key).unlink()
+    done = command("info", store, "--json")
+    content = json.loads(done.out)
+    assert done.code == 1
+    assert (content["chunks"], content["chunks_present"]) == (5, 4)
+    assert content["damaged"].startswith(f"{key}: missing; run `cpsae verify")
+    assert content["vectors"] == 3000
+    plain = command("info", store)
+    assert plain.code == 1 and "vectors" in plain.out and f"{key}: missing" in plain.out
+
+
+def test_owners_of_arrays_are_not_told_to_extract(command, tmp_path) -> None:
+    import numpy as np
+
+    from cpsae.store import write_store
+
+    rows = np.random.default_rng(0).standard_normal((300, 6)).astype(np.float32)
+    path = write_store(tmp_path / "a.zarr", rows)
+    (path / "activations/c/0/0").unlink()
+    content = json.loads(command("info", path, "--json").out)
+    assert "restore them from a copy, or write the store again" in content["damaged"]
+    assert "extract" not in content["damaged"]
+
+
+def test_a_folder_of_stores(command, store, tmp_path) -> None:
+    import shutil
+
+    folder = tmp_path / "many"
+    for name in ("12.resid_post.zarr", "5.attn_out.zarr"):
+        shutil.copytree(store, folder / name)
+    content = json.loads(command("info", folder, "--json").out)
+    assert content["kind"] == "stores"
+    assert [one["store"] for one in content["stores"]] == [
+        str(folder / "5.attn_out.zarr"),
+        str(folder / "12.resid_post.zarr"),
+    ]
+    assert all(one["complete"] for one in content["stores"])
+    verified = command("verify", folder, "--json")
+    assert verified.code == 0 and len(json.loads(verified.out)["stores"]) == 2
+    (folder / "5.attn_out.zarr/activations/c/0/0").unlink()
+    assert command("info", folder).code == command("verify", folder).code == 1
+    assert command("verify", folder, "--repair").code == 1
+    content = json.loads(command("verify", folder, "--json").out)
+    assert [one["complete"] for one in content["stores"]] == [False, True]

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from cpsae.config.extraction import held_out_rows
 from cpsae.corpus import PackedTokens, PackingPlan, SpecialTokens, find_special_tokens, pack
 from cpsae.corpus.split import most_vectors
 from cpsae.errors import CorpusError
 from cpsae.events import Advanced, Event, Finished, Started
+from cpsae.held_out import held_out_rows
 
 WORDS = 5000
 BOS, EOS = WORDS, WORDS + 1

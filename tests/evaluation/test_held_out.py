@@ -8,12 +8,12 @@ from strict_json import read_strictly
 from cpsae.errors import StoreError
 from cpsae.evaluation.held_out import measure, nothing_held_out
 from cpsae.events import Advanced, Started
+from cpsae.json_files import write_object
 from cpsae.sae.autoencoder import SparseAutoencoder
 from cpsae.sae.kinds import load_kind
 from cpsae.sae.normalization import Normalizer
 from cpsae.store import StorePart, open_store, write_store
 from cpsae.store.bound import norm_bound
-from cpsae.training.run_folder import write_json
 
 D, N, M = 10, 24, 20
 OUTLIERS = [0, 130, 299]
@@ -157,7 +157,7 @@ def test_what_is_not_defined_is_null(store, tmp_path, case):
     else:
         result = nothing_held_out(made())
         undefined = {"explained_variance", "explained_variance_all_rows", "dead"}
-    write_json(tmp_path / "evaluation.json", result.as_json())
+    write_object(tmp_path / "evaluation.json", result.as_json())
     written = read_strictly((tmp_path / "evaluation.json").read_text())
     assert all(written[name] is None for name in undefined)
     assert written["decoder_cosine"] is not None

@@ -159,3 +159,71 @@ def test_fresh_leaves_a_folder_of_other_things_alone(settings) -> None:
     with pytest.raises(StoreError, match="is no store"):
         extract(chosen, fresh=True)
     assert (path / "thesis.txt").exists()
+
+
+def test_a_worker_that_reads_no_text_needs_no_corpus(settings, corpus, tmp_path) -> None:
+    """Only the leading worker reads it: the others may be on machines that lack it."""
+    import threading
+
+    from cpsae.workers import Worker
+
+    copy = tmp_path / "text.d" / corpus.name
+    copy.parent.mkdir()
+    shutil.copy(corpus, copy)
+    here = settings(layer=0, dataset=str(copy))
+    elsewhere = here.model_copy(update={"dataset": str(tmp_path / "no/such/corpus.jsonl")})
+    results = {}
+    follower = threading.Thread(
+        target=lambda: results.update(follower=extract(elsewhere, worker=Worker(1, 2, 1)))
+    )
+    follower.start()
+    results["leader"] = extract(here, worker=Worker(0, 2, 0))
+    follower.join()
+    assert results["follower"].computed_chunks >= 1
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A stand-in for the hub: a data set whose branch moves, read at the commit that is asked."""
+    import datasets
+    import huggingface_hub
+    from tiny import texts
+
+    read: list[tuple[str, str]] = []
+    state = {"main": "c" * 40, "read": read}
+
+    def load(name, **options):
+        read.append((name, options["revision"]))
+        return ({"text": text} for text in texts())
+
+    class Api:
+        def dataset_info(self, _name, revision=None):
+            return type("Info", (), {"sha": state["main"] if revision is None else revision * 40})
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    return state
+
+
+def test_a_data_set_on_the_hub_is_pinned_to_its_commit(settings, hub) -> None:
+    chosen = settings(**SMALL, dataset="some/corpus")
+    path = extract(chosen).path
+    manifest = read_manifest(Folder(path))
+    assert manifest.dataset.revision == "c" * 40
+    assert hub["read"] == [("some/corpus", "c" * 40)]
+    from cpsae.store.metadata import write_manifest
+
+    unmarked = manifest.model_copy(update={"tokens_complete": False, "complete": False})
+    write_manifest(Folder(path), unmarked)
+    hub["main"] = "d" * 40  # the branch has moved
+    extract(chosen)
+    assert hub["read"][-1] == ("some/corpus", "c" * 40)
+
+
+def test_another_revision_of_a_data_set_is_listed_as_its_option_is_called(settings, hub) -> None:
+    extract(settings(**SMALL, dataset="some/corpus"))
+    with pytest.raises(DifferentSettingsError) as caught:
+        extract(settings(**SMALL, dataset="some/corpus", dataset_revision="e"))
+    assert caught.value.differences == ["dataset_revision: None, not 'e'"]
+    assert len(hub["read"]) == 1

@@ -190,9 +190,9 @@ def drop(folder):
     [
         (lambda f: (f / "sae.safetensors").unlink(), "has no sae.safetensors"),
         (lambda f: (f / "sae.json").unlink(), "has no sae.json"),
-        (lambda f: (f / "sae.json").write_text("{"), "not well-formed"),
-        (lambda f: (f / "sae.json").write_bytes(b"\xff\xfe"), "not well-formed"),
-        (lambda f: (f / "sae.json").write_text("[]"), "no JSON object"),
+        (lambda f: (f / "sae.json").write_text("{"), "is not readable JSON"),
+        (lambda f: (f / "sae.json").write_bytes(b"\xff\xfe"), "is not readable JSON"),
+        (lambda f: (f / "sae.json").write_text("[]"), "expected a JSON object"),
         (lambda f: edit(f, kind="nope"), "no kind of SAE is called 'nope'"),
         (lambda f: edit(f, kind=None), "has no 'kind'"),
         (lambda f: edit(f, n_enabled=17), "n_enabled is 17"),

@@ -408,3 +408,27 @@ def test_evaluate_gives_what_the_summary_says(unbroken, plain_store):
     summary = json.loads((unbroken / "summary.json").read_text())
     assert summary.items() >= result.metrics.items()
     assert open_store(plain_store.path).identity == plain_store.identity
+
+
+GOLDEN = {
+    "paper": {"kind": "competitive", "growth": "hybrid"},
+    "baseline": {"kind": "relu", "growth": "none"},
+}
+VALUES = {
+    "paper": [0.794974, 0.708132, 0.569365, 0.48403],
+    "baseline": [2.722145, 1.300575, 0.471151, 0.662193],
+}
+
+
+def course_of(run):
+    """Losses of steps 1, 20 and 45, and the held-out explained variance."""
+    losses = {line["step"]: line["loss"] for line in lines_of(run)}
+    summary = json.loads((run / "summary.json").read_text())
+    return [losses[1], losses[20], losses[45], summary["explained_variance"]]
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_values(plain_store, tmp_path, name):
+    """What these runs gave when the values were written: last bits differ from CPU to CPU."""
+    fit(plain_store.path, FitSettings(**{**COMMON, **GOLDEN[name]}), out=tmp_path / "r")
+    assert course_of(tmp_path / "r") == pytest.approx(VALUES[name], rel=1e-3)

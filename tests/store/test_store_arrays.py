@@ -5,8 +5,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from cpsae.config.extraction import held_out_rows
 from cpsae.errors import DiskError, NonFiniteError, StoreError
+from cpsae.held_out import held_out_rows
 from cpsae.store import open_store, verify_store, write_store
 
 N, D = 1000, 12

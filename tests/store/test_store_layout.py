@@ -5,7 +5,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpsae.config.extraction import held_out_rows
+from cpsae.held_out import held_out_rows
 from cpsae.store import Manifest
 from cpsae.store.layout import contexts_per_chunk, rows_per_chunk_of_arrays
 

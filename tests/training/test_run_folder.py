@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cpsae.errors import DiskError, RunError
-from cpsae.training.run_folder import MetricsLog, RunFolder, read_json, run_name, write_json
+from cpsae.training.run_folder import MetricsLog, RunFolder, run_name
 from cpsae.training.settings import FitSettings
 
 LINES = ['{"step": 1}\n', '{"step": 10}\n', '{"step": 20}\n', '{"step": 30}\n']
@@ -48,21 +48,6 @@ def test_a_full_disk_is_one_line(tmp_path):
         log._file = full
         with pytest.raises(DiskError, match="disk is full"):
             log.append({"step": 1})
-
-
-def test_json_files_hold_no_nan(tmp_path):
-    write_json(tmp_path / "a.json", {"b": 1, "a": None})
-    assert (tmp_path / "a.json").read_text() == '{\n  "a": null,\n  "b": 1\n}\n'
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(tmp_path / "b.json", {"x": float("inf")})
-    assert not (tmp_path / "b.json").exists()
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '"text"'])
-def test_broken_json_is_one_line(tmp_path, content):
-    (tmp_path / "config.json").write_text(content)
-    with pytest.raises(RunError, match="--fresh"):
-        read_json(tmp_path / "config.json")
 
 
 def test_what_a_kill_leaves_is_no_stranger(tmp_path):
