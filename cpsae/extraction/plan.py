@@ -23,7 +23,8 @@ from cpsae.extraction.prepare import choose_batch, geometry
 from cpsae.models import ModelDescription, ModelSource, describe, find_source
 from cpsae.store import Manifest, StoreWriter, is_store, stores_in
 from cpsae.store.bucket import Folder
-from cpsae.store.folders import site_folder
+from cpsae.store.folders import names_site, site_folder
+from cpsae.store.layout import NUMPY_DTYPES
 from cpsae.store.metadata import read_manifest
 from cpsae.workers import Worker
 
@@ -95,10 +96,8 @@ def _refuse_no_folder_of_stores(place: Path) -> None:
         )
     if not place.exists():
         return
-    inside = {path.name for path in stores_in(place)}
     foreign = not place.is_dir() or any(
-        path.name not in inside and not path.is_dir() and not is_leftover(path)
-        for path in place.iterdir()
+        not names_site(path.name) and not is_leftover(path) for path in place.iterdir()
     )
     if foreign:
         raise StoreError(f"{place}: is there already and is no folder of stores; choose another")
@@ -175,6 +174,7 @@ def _preflight(plan: Plan, on_event: OnEvent) -> None:
         plan.computing.dtype,
         plan.computing.device,
         plan.computing.batch_contexts * settings.tokens * description.d,
+        _buffer_bytes(plan) if plan.computing.device.type == "cpu" else 0,
     )
     if plan.worker.is_leader:
         each = "" if len(plan.targets) == 1 else f" each of {len(plan.targets)} sites"
@@ -195,8 +195,9 @@ def _share_left(target: Target) -> float:
     return len(writer.missing(writer.chunks)) / len(writer.chunks)
 
 
-def buffer_bytes(plan: Plan) -> int:
-    """Memory of the buffers that rows wait in for the disk."""
-    sizes = geometry(plan.settings, plan.description.d)
-    row = plan.description.d * 4
-    return buffer_sets(len(plan.targets)) * len(plan.targets) * int(sizes["rows_per_chunk"]) * row
+def _buffer_bytes(plan: Plan) -> int:
+    """Main memory of the buffers that rows wait in for the disk."""
+    sites = len(plan.targets)
+    rows = int(geometry(plan.settings, plan.description.d)["rows_per_chunk"])
+    value = NUMPY_DTYPES[plan.settings.store_dtype].itemsize
+    return buffer_sets(sites) * sites * rows * plan.description.d * value

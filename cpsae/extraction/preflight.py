@@ -47,11 +47,16 @@ def refuse_full_disk(path: Path, wanted: int) -> None:
 
 
 def refuse_small_memory(
-    what: str, parameters: int, dtype: torch.dtype, device: torch.device, batch_values: int
+    what: str,
+    parameters: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    batch_values: int,
+    buffers: int = 0,
 ) -> None:
-    """Raises ModelError where the weights of `what` and one batch of hidden states exceed the free
-    memory."""
-    wanted = parameters * dtype.itemsize + _BATCH_COPIES * batch_values * dtype.itemsize
+    """Raises ModelError where the weights of `what`, one batch of hidden states and `buffers` bytes
+    exceed the free memory."""
+    wanted = parameters * dtype.itemsize + _BATCH_COPIES * batch_values * dtype.itemsize + buffers
     free = free_memory(device)
     if free is not None and wanted > free:
         raise ModelError(

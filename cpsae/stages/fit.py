@@ -59,7 +59,8 @@ def fit(
             return FitResult(run.path, run.read_summary())
         opened = store_as_first_seen([job], opened)
     device = choose_device(settings.device)
-    check(job, opened, device)
+    if fresh or not run.started:
+        check(job, opened, device)
     if run.started and fresh:
         on_event(Note(f"{run.path} is kept as {set_aside(run.path, 'run')}"))
     trained = train(opened, [job], device, on_event, should_stop)

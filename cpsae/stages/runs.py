@@ -11,7 +11,7 @@ import torch
 from cpsae.durable import writer_lock
 from cpsae.errors import NonFiniteError
 from cpsae.evaluation.held_out import HeldOutResult, measure, nothing_held_out
-from cpsae.events import Note, OnEvent
+from cpsae.events import Note, OnEvent, ignore
 from cpsae.json_files import write_object
 from cpsae.sae.autoencoder import SparseAutoencoder, load
 from cpsae.sae.kinds import load_kind
@@ -85,7 +85,8 @@ def train(
     """
     with ExitStack() as stack:
         for job in jobs:
-            stack.enter_context(writer_lock(job.run.path, "run"))
+            heard = on_event if len(jobs) == 1 else ignore  # of a sweep, its own lock warns
+            stack.enter_context(writer_lock(job.run.path, "run", heard))
         stack.enter_context(threads_put_back())
         for job in jobs:
             job.run.tidy()

@@ -70,8 +70,9 @@ def sweep(
         opened = store_as_first_seen(jobs, opened)
         device = choose_device(to_do[0].settings.device)
         for job in to_do:
-            check(job, opened, device)
-        with writer_lock(folder, "sweep"):
+            if not job.run.started:
+                check(job, opened, device)
+        with writer_lock(folder, "sweep", on_event):
             trained = train(opened, to_do, device, on_event, should_stop)
     if isinstance(trained, Stopped):
         return trained

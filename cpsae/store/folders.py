@@ -17,6 +17,11 @@ def site_folder(layer: int, point: str) -> str:
     return f"{layer}.{point}.zarr"
 
 
+def names_site(name: str) -> bool:
+    """Whether a folder of this name may be a site's store, or one that was renamed aside."""
+    return _SITE.fullmatch(name.partition(".old-")[0]) is not None
+
+
 def is_store(path: str | Path) -> bool:
     """Whether there is a store (finished or not, of any format) at `path`."""
     return (Path(path) / ROOT).is_file()

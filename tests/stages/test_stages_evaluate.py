@@ -92,7 +92,6 @@ def test_facts_are_found_once(plain_store, tmp_path, monkeypatch):
     assert not (tmp_path / "run/checkpoints").exists()
     for name in ("find_facts", "mean_normalized"):
         monkeypatch.setattr(f"cpsae.stages.runs.{name}", lambda *_: pytest.fail("again"))
-    monkeypatch.setattr("cpsae.stages.fit.check", lambda *_: None)
     stopped = fit(plain_store.path, settings, out=tmp_path / "run", should_stop=lambda: True)
     assert isinstance(stopped, Stopped)
     fit(plain_store.path, settings, out=tmp_path / "run")

@@ -29,7 +29,7 @@ def lr_of(step):
     return 2e-3 * min(1, step / 10)
 
 
-def begun(settings, bfloat16=False):
+def begun(settings, bfloat16=False, device="cpu"):
     b_dec = torch.linspace(-0.1, 0.1, D)
     kind_class = load_kind(settings.kind)
     plan = RunPlan(
@@ -41,6 +41,7 @@ def begun(settings, bfloat16=False):
     )
     weights = initialize(kind_class.weights, D, N, settings.init, b_dec, settings.seed)
     kind = kind_class(settings.method, plan)
+    weights = {name: weight.to(device) for name, weight in weights.items()}
     return Trainable(weights, kind, Normalizer("layer"), settings, bfloat16=bfloat16)
 
 
@@ -50,7 +51,7 @@ class NumpyRun:
 
     def __init__(self, settings, weights):
         self.s, self.own = settings, settings.method
-        self.w = {name: weights[name].numpy().astype(np.float64) for name in NAMES}
+        self.w = {name: weights[name].cpu().numpy().astype(np.float64) for name in NAMES}
         self.m = {name: np.zeros_like(value) for name, value in self.w.items()}
         self.v = {name: np.zeros_like(value) for name, value in self.w.items()}
         self.run = reference.Run(N, ANNEAL, settings.utilisation, settings.growth)
@@ -173,9 +174,9 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_thirty_steps_equal_the_method(variant):
+def test_thirty_steps_equal_the_method(variant, device):
     settings = FitSettings(**VARIANTS[variant])  # type: ignore[arg-type]
-    state = begun(settings)
+    state = begun(settings, device=device)
     expected = NumpyRun(settings, state.optimizer.weights)
     revived = 0.0
     for step in range(1, 31):
@@ -193,7 +194,7 @@ def test_thirty_steps_equal_the_method(variant):
         norms = state.optimizer.weights["w_dec"].double().norm(dim=1)
         assert (norms - 1).abs().max() < 1e-6
     for name, value in expected.w.items():
-        np.testing.assert_allclose(state.optimizer.weights[name].numpy(), value, atol=2e-4)
+        np.testing.assert_allclose(state.optimizer.weights[name].cpu().numpy(), value, atol=2e-4)
     if settings.growth != "none":
         assert state.enabling.n_enabled > 150
     if "topk" in variant:
