@@ -44,7 +44,6 @@ class PackedTokens:
     """int32 (training contexts, T)."""
     evaluation: TokenIds
     """int32 (evaluation contexts, T)."""
-    evaluation_rows: int
     split: Literal["documents", "position"]
     """What the parts were cut by: whole documents, or position in the only one."""
     documents: int
@@ -85,7 +84,6 @@ def pack(
     return PackedTokens(
         training=_shuffled(packer.parts["training"].contexts(), plan.seed),
         evaluation=_shuffled(packer.parts["evaluation"].contexts(), [plan.seed, 1]),
-        evaluation_rows=plan.evaluation_rows,
         split=split.name,
         documents=packer.documents,
         bos_token_id=special.bos,

@@ -135,11 +135,6 @@ class Metrics:
         """Rows taken in."""
         return self.latents.rows
 
-    @property
-    def firing_rates(self) -> Tensor:
-        """(N,) float64: the share of rows in which each feature fired."""
-        return self.latents.firing_rates
-
     def result(self) -> dict[str, float]:
         """Names and values as METHOD section 6 gives them."""
         return {**self.latents.result(), **self.reconstruction.result()}

@@ -90,10 +90,6 @@ class Importance:
         v_M.mul_(self.beta).add_(indicator_M, alpha=1 - self.beta)
         return v_M.mean()
 
-    def observe(self, f_BM: Tensor) -> Tensor:
-        """`update` with the batch's own indicator. f: (B, M) of the M enabled features."""
-        return self.update(self.indicator(f_BM))
-
     def state(self) -> dict[str, Tensor]:
         """What a resumed run needs: a copy of v."""
         return {"importance": self.v_N.clone()}

@@ -38,10 +38,13 @@ def resolve_fit(layers: Mapping[str, Mapping[str, Any]]) -> Resolved[FitSettings
     """Combine layers of dotted keys, the strongest first, as `cpsae.config.resolve` does; which
     keys there are depends on the kind. Raises SettingsError, by name for another kind's key."""
     flat = {layer: flatten(values) for layer, values in layers.items()}
-    kind = next((v["kind"] for v in flat.values() if "kind" in v), DEFAULT_KIND)
-    if not isinstance(kind, str):
-        raise SettingsError(f"kind = {kind!r}: expected one of {', '.join(kind_names())}")
-    known = flatten(FitSettings(kind=kind).model_dump(mode="json"))
+    source = next((layer for layer, values in flat.items() if "kind" in values), "")
+    kind = flat[source]["kind"] if source else DEFAULT_KIND
+    try:
+        known = _defaults_of(kind)
+    except SettingsError as error:
+        from_file = source.startswith(RECIPE)
+        raise SettingsError(f"kind = {kind!r} (from {source}): {error}", from_file) from None
 
     def refuse(layer: str, key: str) -> None:
         try:
@@ -68,9 +71,13 @@ def fit_recipe(path: Path) -> dict[str, Any]:
 def known_to_0_1(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in a run's config.json, whichever release wrote it, as this one writes them."""
     flat = flatten(settings)
-    kind = str(flat.get("kind", DEFAULT_KIND))
-    known = flatten(FitSettings(kind=kind).model_dump(mode="json"))
+    known = _defaults_of(str(flat.get("kind", DEFAULT_KIND)))
     return _without_idle({"order_seed": flat.get("seed", 0), **flat}, known, idle=True)
+
+
+def _defaults_of(kind: str) -> dict[str, Any]:
+    """All settings of a run of this kind, as dotted keys with their defaults."""
+    return flatten(FitSettings(kind=kind).model_dump(mode="json"))
 
 
 def _without_idle(

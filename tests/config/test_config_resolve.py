@@ -77,6 +77,8 @@ def test_an_unknown_key_names_its_layer_and_the_nearest(key, suggestion):
         ("competition.over", "all"),
         ("normalize", "batch"),
         ("utilisation", "median"),
+        ("kind", "gated2"),
+        ("kind", 3),
         ("device", "gpu"),
         ("device", "cuda:x"),
         ("growth", "slow"),
@@ -98,6 +100,14 @@ def test_a_value_out_of_range_is_named_with_its_key_and_origin(key, value):
 def test_the_same_of_extract(key, value):
     with pytest.raises(SettingsError, match=rf"^{key} = .* \(from option\): "):
         resolve(ExtractSettings, {"option": {key: value}})
+
+
+@pytest.mark.parametrize(("key", "value"), [("k", 0), ("aux_k", -1), ("aux_coefficient", "x")])
+def test_the_same_of_a_kinds_own_settings(key, value):
+    with pytest.raises(SettingsError) as caught:
+        resolve_fit({"--set": {"kind": "topk", key: value, "lr": -1}})
+    assert f"{key} = {value!r} (from --set): " in str(caught.value)
+    assert "lr = -1 (from --set): " in str(caught.value)
 
 
 def test_all_wrong_values_are_named_at_once():

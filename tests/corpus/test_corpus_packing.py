@@ -139,7 +139,6 @@ def test_equal_to_the_plain_rule(special, bos, eos, keep_bos) -> None:
     assert same_contexts(packed.evaluation, expected[1])
     assert packed.training.dtype == packed.evaluation.dtype == np.int32
     assert packed.training.shape == (math.ceil(301 / (6 if keep_bos else 5)), 6)
-    assert packed.evaluation_rows == 30
     assert (packed.bos_token_id, packed.separator_token_id) == (bos, eos)
     if bos is not None:
         assert (packed.training[:, 0] == bos).all() and (packed.evaluation[:, 0] == bos).all()

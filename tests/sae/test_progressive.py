@@ -116,7 +116,7 @@ def test_a_run_in_order_equals_the_reference(utilisation, n, rule, growth_every)
         assert enabling.n_enabled == expected.n_enabled
         drift = generator.standard_normal((6, enabling.n_enabled)) * 0.3 + step / 30 - 1
         f = np.maximum(drift, 0).astype(np.float32)
-        rho = importance.observe(torch.from_numpy(f))
+        rho = importance.update(importance.indicator(torch.from_numpy(f)))
         schedule.update(temperature, step, rho)
         enabling.advance(step, rho)
         expected.after_update(f)
@@ -138,8 +138,8 @@ def test_resuming_is_exact():
     generator = torch.Generator().manual_seed(3)
     for _ in range(20):
         f = torch.rand(5, 9, generator=generator).sub(0.5).relu()
-        straight.observe(f)
-        broken.observe(f)
+        straight.update(straight.indicator(f))
+        broken.update(broken.indicator(f))
         saved, broken = broken.state(), Importance(9)
         broken.load_state(saved)
     assert torch.equal(straight.v_N, broken.v_N)
