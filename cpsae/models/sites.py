@@ -8,6 +8,7 @@ holds wherever a block adds to the residual stream, and the self-test checks it.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from cpsae.config.extraction import Point, Site
@@ -72,38 +73,39 @@ class Tap:
 
     def __init__(self, site: Site, block: nn.Module, config: Any) -> None:
         self.site = site
-        self.rows: Tensor | None = None
-        self._shape: tuple[int, ...] | None = None
-        self.handles = [block.register_forward_pre_hook(self._begin, with_kwargs=True)]
+        self._rows: Tensor | None = None
+        self._shape: torch.Size | None = None
+        if site.point == "resid_post":
+            block.register_forward_hook(self._keep)
+            return
+        block.register_forward_pre_hook(self._begin, with_kwargs=True)
         if site.point in ADDED:
             parts = find_parts(block, config)
             path = parts.attention if site.point == "attn_out" else parts.mlp
-            self.handles.append(block.get_submodule(path).register_forward_hook(self._keep))
-        elif site.point == "resid_post":
-            self.handles.append(block.register_forward_hook(self._keep))
+            block.get_submodule(path).register_forward_hook(self._keep)
 
     def take(self) -> Tensor:
-        """Rows (B, T, d) of the pass that has run, given once."""
-        rows, self.rows = self.rows, None
-        assert rows is not None, f"nothing came by {self.site}"
+        """Rows (B, T, d) of the pass that has run, given once. Raises ModelError where none came
+        by: the module that was found is not the one that is run."""
+        rows, self._rows = self._rows, None
+        if rows is None:
+            raise ModelError(f"layer {self.site.layer}: nothing comes by at {self.site.point}")
         return rows
 
-    def remove(self) -> None:
-        """Leave the model as it was."""
-        for handle in self.handles:
-            handle.remove()
-
     def _begin(self, _block: nn.Module, args: Any, kwargs: Any) -> None:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        self._shape = tuple(hidden.shape)
+        given = [*args[:1], kwargs.get("hidden_states"), *kwargs.values()]
+        hidden = next((v for v in given if isinstance(v, Tensor) and v.is_floating_point()), None)
+        if hidden is None:
+            return  # `take` says that nothing came by
+        self._shape = hidden.shape
         if self.site.point == "resid_pre":
-            self.rows = hidden.clone()
+            self._rows = hidden.clone()
 
     def _keep(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
         rows = first_tensor(output)
-        if self._shape is not None and rows.numel() == _size(self._shape):
+        if self._shape is not None and rows.numel() == self._shape.numel():
             rows = rows.reshape(self._shape)  # OPT's fc2 gives (B * T, d)
-        self.rows = rows.clone()
+        self._rows = rows.clone()
 
 
 def tap_all(sites: Sequence[Site], blocks: Sequence[nn.Module], config: Any) -> dict[Site, Tap]:
@@ -125,10 +127,3 @@ def _has(block: nn.Module, path: str) -> bool:
     except AttributeError:
         return False
     return True
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
