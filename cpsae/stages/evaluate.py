@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cpsae.device import choose_device
-from cpsae.errors import RunError
+from cpsae.errors import RunError, StoreError
 from cpsae.evaluation.held_out import HeldOutResult, measure
 from cpsae.events import OnEvent, ignore
 from cpsae.sae.autoencoder import load
@@ -34,6 +34,8 @@ def evaluate(
         raise RunError(
             f"{folder.config}: names no store; restore it from a copy, or fit the run again"
         ) from None
+    if store is None and not Path(path).is_dir():
+        raise StoreError(f"{path}: the run's store is not there any more; name it with --store")
     opened = open_store(store or path, allow_partial=True)
     if store is None:
         refuse_other_store(opened, identity)

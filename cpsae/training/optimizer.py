@@ -59,7 +59,7 @@ class PrefixAdam:
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor], lr: float) -> None:
-        """One update along gradients by name, in the shapes of `active`; they are changed. Rows
+        """One update along gradients by name, in the shapes of `active`; they may be changed. Rows
         of unit norm stay so: the part of the gradient along a row would only change its norm.
 
         Without decay AdamW is Adam. The function, not the class: to make a torch.optim.Optimizer
@@ -71,7 +71,7 @@ class PrefixAdam:
             along = (gradient * weight).sum(dim=1, keepdim=True)
             gradient.addcmul_(along, weight, value=-1)
         if self.clip:
-            _clip(list(gradients.values()), self.clip)
+            gradients = _clipped(gradients, self.clip)
         for names, decay in self._groups:
             self._adam(names, gradients, lr, decay)
         for name in unit:
@@ -116,9 +116,9 @@ class PrefixAdam:
         return tensor[: self.n_enabled] if self.specs[name].per_feature else tensor
 
 
-def _clip(gradients: list[Tensor], largest: float) -> None:
-    """Scale gradients so that the norm of all together is at most `largest`."""
-    total = torch.nn.utils.get_total_norm(gradients)
+def _clipped(gradients: Mapping[str, Tensor], largest: float) -> dict[str, Tensor]:
+    """Gradients scaled so that the norm of all together is at most `largest`."""
+    total = torch.nn.utils.get_total_norm(list(gradients.values()))
     scale = (largest / (total + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(scale)
+    # not in place: two of them may be one tensor
+    return {name: gradient * scale for name, gradient in gradients.items()}

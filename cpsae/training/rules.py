@@ -58,7 +58,8 @@ def autograd(objective: Objective, w: Mapping[str, Tensor], x_BD: Tensor) -> Ste
     names = list(w)
     found = torch.autograd.grad(loss.total, [w[name] for name in names], allow_unused=True)
     gradients = {
-        name: torch.zeros_like(w[name]) if gradient is None else gradient
+        # a gradient may be one number, expanded: no memory of its own to work in
+        name: torch.zeros_like(w[name]) if gradient is None else gradient.contiguous()
         for name, gradient in zip(names, found, strict=True)
     }
     parts = {name: part.detach() for name, part in loss.parts.items()}
