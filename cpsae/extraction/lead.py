@@ -13,6 +13,7 @@ from cpsae.corpus import PackedTokens
 from cpsae.durable import remove_leftovers, set_aside, writer_lock
 from cpsae.errors import StoreError
 from cpsae.events import Note, OnEvent
+from cpsae.extraction.identity import refuse_other
 from cpsae.extraction.plan import Plan, Target
 from cpsae.extraction.prepare import (
     check_model,
@@ -61,6 +62,9 @@ def prepare(plan: Plan, on_event: OnEvent) -> TruncatedModel | None:
         store = open_store(settled[0].path, allow_partial=True)
         tokens = _tokens_of(store)
         model = load_model(plan)
+        for target in settled:  # before anything is made beside them
+            known = {"model": model.fingerprint(target.site.layer)}
+            refuse_other(target.settings, target.known, known, plan.worker)
         check_model(model, plan.source, tokens["training"][0], None, on_event)
         for target in new:
             fingerprint = model.fingerprint(target.site.layer)

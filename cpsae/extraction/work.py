@@ -47,9 +47,8 @@ def fill(plan: Plan, model: TruncatedModel | None, on_event: OnEvent) -> int:
     loaded = model or load_model(plan)
     writers: dict[Site, StoreWriter] = {}
     for target in plan.targets:
-        known = plan.computing.identity()
-        if model is None:
-            known["model"] = loaded.fingerprint(target.site.layer)
+        model_of_site = {"model": loaded.fingerprint(target.site.layer)}
+        known = {**plan.computing.identity(), **model_of_site}
         refuse_other(target.settings, target.known, known, plan.worker)
         rank, count = plan.worker.rank, plan.worker.count
         writers[target.site] = StoreWriter(target.path, target.known, rank, count)

@@ -60,6 +60,7 @@ class TruncatedModel:
         blocks[self.layer].register_forward_hook(self._stop)
         self._unused: dict[int, list[str]] = {}
         """What a model cut after a layer does not use, by that layer."""
+        self._fingerprints: dict[int, str] = {}
         _calm(self._model)
 
     @classmethod
@@ -112,6 +113,11 @@ class TruncatedModel:
         are hashed piece by piece, so it needs no second copy of any of them.
         """
         layer = self.layer if layer is None else layer
+        if layer not in self._fingerprints:
+            self._fingerprints[layer] = self._hash(layer)
+        return self._fingerprints[layer]
+
+    def _hash(self, layer: int) -> str:
         beyond = [f"{self._blocks}.{number}" for number in range(layer + 1, self.layer + 1)]
         left_out = tuple(f"{name}." for name in [*beyond, *self._unused[layer]])
         digest = hashlib.sha256()

@@ -45,7 +45,7 @@ def sites(family, settings):
 
     def make(kind, **changes):
         values = {"layer": "1,3", "hook": ",".join(POINTS), "vectors": 400}
-        return settings(model=str(family(kind)), **{**values, **changes})
+        return settings(**{"model": str(family(kind)), **values, **changes})
 
     return make
 
@@ -135,6 +135,23 @@ def test_more_sites_join_a_folder_and_need_no_corpus(sites, corpus, tmp_path):
         alone = sites("llama", layer=layer, hook="attn_out", **place)
         extract(alone)
         assert content_of(more.path / f"{layer}.attn_out.zarr") == content_of(tmp_path / f"{layer}")
+
+
+def test_more_sites_of_another_model_are_refused(sites, family, tmp_path):
+    from transformers import AutoModel
+
+    first = extract(sites("llama", hook="resid_post"))
+    before = content_of(first.path)
+    other = tmp_path / "other"
+    model = AutoModel.from_pretrained(family("llama"))
+    with torch.no_grad():
+        model.layers[0].mlp.up_proj.weight[0, 0] += 1
+    model.save_pretrained(other)
+    for file in family("llama").glob("tokenizer*"):
+        (other / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(DifferentSettingsError, match="model: "):
+        extract(sites("llama", hook="resid_post,attn_out", model=str(other)))
+    assert content_of(first.path) == before
 
 
 def test_killed_and_completed_is_unbroken(sites, tmp_path):
