@@ -1,5 +1,8 @@
 """On which device, and in which floating-point type, a model or an autoencoder runs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from cpsae.config.base import DEVICE_NAME
@@ -40,6 +43,16 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in TORCH_DTYPES:
         raise ModelError(f"dtype '{name}': expected auto, {', '.join(TORCH_DTYPES)}")
     return TORCH_DTYPES[name]
+
+
+@contextmanager
+def threads_put_back() -> Iterator[None]:
+    """Put back torch's thread count, which a continued run or store sets for itself."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

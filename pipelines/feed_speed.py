@@ -9,7 +9,7 @@ and with zarr-python and tensorstore chunk by chunk.
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,18 +38,27 @@ def main(path: Path) -> None:
     ).result()
     spans = [slice(chunk.first_row, chunk.first_row + chunk.n_rows) for chunk in part.chunks]
 
-    batches = iter(ActivationFeed(part, BATCH, max_norm=0))
     n_batches = part.vectors // BATCH
-    for _ in range(n_batches):  # buffers are touched for the first time
-        next(batches)
+    recycled = ActivationFeed(part, BATCH, max_norm=0).stream(recycle=True)
+    kept = ActivationFeed(part, BATCH, max_norm=0).stream()
+    for batches in (recycled, kept):  # the first epoch, with its checksums, and buffers
+        _take(batches, n_batches)
 
-    def feed() -> None:
-        for _ in range(n_batches):
-            next(batches)
+    def first_epoch() -> None:
+        fresh = ActivationFeed(open_store(path).training, BATCH, max_norm=0)
+        batches = fresh.stream(recycle=True)
+        _take(batches, n_batches)
+        batches.close()
 
     ways: dict[str, Callable[[], object]] = {
-        "mapped, checksum checked (`StorePart.rows`)": lambda: [part.rows(c) for c in part.chunks],
-        "shuffled batches (`ActivationFeed`)": feed,
+        "mapped, checksum checked (`StorePart.rows`)": lambda: [
+            checked.rows(chunk)
+            for checked in [open_store(path).training]
+            for chunk in checked.chunks
+        ],
+        "shuffled batches, first epoch (checksums checked)": first_epoch,
+        "shuffled batches, later epochs, memory recycled": lambda: _take(recycled, n_batches),
+        "shuffled batches, later epochs, each its own memory": lambda: _take(kept, n_batches),
         "zarr-python": lambda: [array[span] for span in spans],
         "tensorstore": lambda: [tensor[span].read().result() for span in spans],
     }
@@ -57,7 +66,13 @@ def main(path: Path) -> None:
     for name, way in ways.items():
         seconds = min(_seconds(way) for _ in range(RUNS))
         print(f"| {name} | {part.vectors * D * 2 / seconds / 1e9:.2f} |")
-    batches.close()
+    recycled.close()
+    kept.close()
+
+
+def _take(batches: Iterator[torch.Tensor], count: int) -> None:
+    for _ in range(count):
+        next(batches)
 
 
 def _seconds(way: Callable[[], object]) -> float:

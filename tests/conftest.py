@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -11,6 +12,10 @@ import pytest
 from tiny import BLOCKS, LAYER, TOKENS, WORDS, gemma_config, texts
 
 from cpsae.config import ExtractSettings
+
+# A shell may start us in the background, with SIGINT ignored, which the command then respects.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tiny matrices: with several threads each would wait for the others most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cpsae.config import ExtractSettings
+from cpsae.device import threads_put_back
 from cpsae.errors import SettingsError
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.extraction import lead, work
 from cpsae.extraction.identity import refuse_other
-from cpsae.extraction.plan import Target, find_targets, make_plan
+from cpsae.extraction.plan import Plan, Target, find_targets, make_plan
 from cpsae.store import open_store
 from cpsae.workers import Worker
 
@@ -58,15 +59,23 @@ def extract(
         on_event(Note(f"{settings.store} is complete"))
         return _result(settings, targets, 0, began)
     plan = make_plan(settings, targets, worker, on_event)
-    if not worker.is_leader:
-        work.wait_for_tokens(plan, on_event)
-        return _result(settings, targets, work.fill(plan, None, on_event), began)
+    with threads_put_back():
+        computed = _lead(plan, fresh, on_event) if worker.is_leader else _follow(plan, on_event)
+    return _result(settings, targets, computed, began)
+
+
+def _lead(plan: Plan, fresh: bool, on_event: OnEvent) -> int:
     if fresh:
-        lead.set_old_aside(targets, on_event)
+        lead.set_old_aside(plan.targets, on_event)
     with lead.locked(plan, on_event):
         computed = work.fill(plan, lead.prepare(plan, on_event), on_event)
         lead.complete(plan, on_event)
-    return _result(settings, targets, computed, began)
+    return computed
+
+
+def _follow(plan: Plan, on_event: OnEvent) -> int:
+    work.wait_for_tokens(plan, on_event)
+    return work.fill(plan, None, on_event)
 
 
 def _all_complete(settings: ExtractSettings, targets: list[Target], worker: Worker) -> bool:

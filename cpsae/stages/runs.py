@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from cpsae.device import threads_put_back
 from cpsae.durable import writer_lock
 from cpsae.errors import NonFiniteError
 from cpsae.evaluation.held_out import HeldOutResult, measure, nothing_held_out
@@ -23,7 +24,7 @@ from cpsae.store.provenance import provenance
 from cpsae.training.facts import Facts, find_facts, mean_normalized
 from cpsae.training.feed import ActivationFeed
 from cpsae.training.loop import Loop, Stopped
-from cpsae.training.machine import keep_bits, machine_of, threads_put_back
+from cpsae.training.machine import keep_bits, machine_of
 from cpsae.training.member import Member, run_plan
 from cpsae.training.run_folder import RunFolder
 from cpsae.training.settings import FitSettings

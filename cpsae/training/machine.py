@@ -1,7 +1,6 @@
 """What the bits of a result depend on beside settings and code: device, threads, CPU."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,13 +39,3 @@ def keep_bits(machine: Mapping[str, Any], device: torch.device, on_event: OnEven
                 "warning",
             )
         )
-
-
-@contextmanager
-def threads_put_back() -> Iterator[None]:
-    """Put back torch's thread count, which a continued run sets for itself."""
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

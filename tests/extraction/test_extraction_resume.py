@@ -148,6 +148,21 @@ def test_before_that_it_is(settings, corpus, tmp_path) -> None:
     assert content_of(path) == before
 
 
+def test_threads_are_put_back(settings) -> None:
+    import torch
+
+    path = extract(settings(layer=0)).path
+    manifest = read_manifest(Folder(path))
+    threads = manifest.device.model_copy(update={"threads": torch.get_num_threads() + 1})
+    from cpsae.store.metadata import write_manifest
+
+    begun = manifest.model_copy(update={"device": threads, "complete": False})
+    write_manifest(Folder(path), begun)
+    before = torch.get_num_threads()
+    extract(settings(layer=0))
+    assert torch.get_num_threads() == before
+
+
 def test_statistics_that_are_absent_are_computed_again(settings) -> None:
     chosen = settings(layer=0)
     path = extract(chosen).path
