@@ -15,7 +15,6 @@ from cpsae.evaluation.held_out import HeldOutResult, measure, nothing_held_out
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.json_files import write_object
 from cpsae.sae.autoencoder import SparseAutoencoder, load
-from cpsae.sae.kinds import load_kind
 from cpsae.sae.normalization import Normalizer
 from cpsae.software import software_versions
 from cpsae.store import Store
@@ -25,16 +24,16 @@ from cpsae.training.facts import Facts, find_facts, mean_normalized
 from cpsae.training.feed import ActivationFeed
 from cpsae.training.loop import Loop, Stopped
 from cpsae.training.machine import keep_bits, machine_of
-from cpsae.training.member import Member, run_plan
+from cpsae.training.member import Member, refuse_unfit
 from cpsae.training.run_folder import RunFolder
 from cpsae.training.settings import FitSettings
 
 _MANY_SKIPPED = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
-    """A run that is asked for."""
+    """A run that is asked for. Each is itself alone: a kind's settings need not be hashable."""
 
     run: RunFolder
     settings: FitSettings
@@ -54,8 +53,7 @@ class Trained:
 def check(job: Job, store: Store, device: torch.device) -> None:
     """Raises SettingsError, before anything is written, where the settings do not fit the store."""
     facts = find_facts(store.training, job.settings, device)
-    plan = run_plan(job.settings, facts.schedule, store.d)
-    load_kind(job.settings.kind)(job.settings.method, plan)
+    refuse_unfit(job.settings, facts.schedule, store.d)
 
 
 def store_as_first_seen(jobs: Sequence[Job], store: Store) -> Store:

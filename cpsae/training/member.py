@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import torch
@@ -155,22 +157,36 @@ def new_trainable(
 
     Raises SettingsError where the settings do not fit d, or the weights do not fit the memory.
     """
-    kind_class, plan = load_kind(settings.kind), run_plan(settings, facts.schedule, d)
-    try:
-        weights = initialize(kind_class.weights, d, plan.n, settings.init, mean, settings.seed)
+    plan = run_plan(settings, facts.schedule, d)
+    with _memory_errors(plan, device):
+        kind = load_kind(settings.kind)(settings.method, plan)
+        weights = initialize(kind.weights, d, plan.n, settings.init, mean, settings.seed)
         return Trainable(
             {name: weight.to(device) for name, weight in weights.items()},
-            kind_class(settings.method, plan),
+            kind,
             facts.normalizer,
             settings,
             bfloat16=facts.precision == "bfloat16",
         )
+
+
+def refuse_unfit(settings: FitSettings, schedule: Schedule, d: int) -> None:
+    """Raises SettingsError where the settings do not fit d. Makes no weights."""
+    plan = run_plan(settings, schedule, d)
+    with _memory_errors(plan, torch.device("cpu")):
+        load_kind(settings.kind)(settings.method, plan)
+
+
+@contextmanager
+def _memory_errors(plan: RunPlan, device: torch.device) -> Iterator[None]:
+    try:
+        yield
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         raise SettingsError(
-            f"n_latents {plan.n}: the weights of {plan.n:,} x {d} and their moments do not fit the "
-            f"memory of {device}; take a smaller --n-latents"
+            f"n_latents {plan.n}: the weights of {plan.n:,} x {plan.d} and their moments do not "
+            f"fit the memory of {device}; take a smaller --n-latents"
         ) from None
 
 

@@ -10,7 +10,7 @@ from strict_json import read_strictly
 from cpsae.errors import SettingsError
 from cpsae.store.bound import norm_bound
 from cpsae.training.facts import Facts, find_facts, mean_normalized
-from cpsae.training.member import new_trainable
+from cpsae.training.member import new_trainable, refuse_unfit
 from cpsae.training.settings import FitSettings
 
 CPU = torch.device("cpu")
@@ -103,5 +103,9 @@ def test_settings_that_do_not_fit_are_refused(store):
 
 
 def test_weights_that_no_memory_holds_are_one_line(store):
+    for kind in ("relu", "topk"):
+        with pytest.raises(SettingsError, match="n_latents 1000000000000: .* take a smaller"):
+            begun(store, n_latents=10**12, kind=kind)
+    schedule = facts_of(store).schedule
     with pytest.raises(SettingsError, match="n_latents 1000000000000: .* take a smaller"):
-        begun(store, n_latents=10**12)
+        refuse_unfit(FitSettings(kind="topk", n_latents=10**12, k=2), schedule, store.d)
