@@ -63,7 +63,7 @@ class SavedAutoencoder:
                 f"{self.folder / DESCRIPTION}: has no {error}; fit the run again, or restore the "
                 "file"
             ) from None
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
             raise RunError(
                 f"{self.folder}: {WEIGHTS} and {DESCRIPTION} make no autoencoder "
                 f"({first_line(error)}); fit the run again, or restore the files"
