@@ -51,14 +51,18 @@ def corpus_identity(settings: ExtractSettings) -> dict[str, Any]:
 
 
 def refuse_other(
-    settings: ExtractSettings, manifest: Manifest, known: Mapping[str, Any], worker: Worker
+    settings: ExtractSettings,
+    manifest: Manifest,
+    known: Mapping[str, Any],
+    worker: Worker,
+    remedy: str,
 ) -> None:
     """Raises DifferentSettingsError, listing each, where the store was begun otherwise; StoreError
     where no extraction began it.
 
     `known` is what has been worked out beside the settings; a key that is in neither (an `auto`,
     a corpus that is gone while the tokens are whole) is taken to agree. Only the leading worker
-    looks at the corpus, as only it reads text.
+    looks at the corpus, as only it reads text. `remedy` says what to do.
     """
     if manifest.origin != "extract":
         raise StoreError(
@@ -75,8 +79,7 @@ def refuse_other(
     ]
     if different:
         raise DifferentSettingsError(
-            f"{settings.store}: was begun with other settings ({'; '.join(different)}); give the "
-            "same ones, another --store, or --fresh",
+            f"{settings.store}: was begun with other settings ({'; '.join(different)}); {remedy}",
             different,
         )
 

@@ -3,7 +3,6 @@ tested, empty stores are made, and in the end they are marked complete."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,6 @@ from cpsae.corpus import PackedTokens
 from cpsae.durable import remove_leftovers, set_aside, writer_lock
 from cpsae.errors import StoreError
 from cpsae.events import Note, OnEvent
-from cpsae.extraction.identity import refuse_other
 from cpsae.extraction.plan import Plan, Target
 from cpsae.extraction.prepare import (
     check_model,
@@ -34,8 +32,7 @@ def locked(plan: Plan, on_event: OnEvent) -> Iterator[None]:
     """Be the one writer of all stores of a plan, and of the folder that they are in."""
     with ExitStack() as stack:
         if len(plan.targets) > 1:
-            folder = Path(plan.settings.store)
-            stack.enter_context(writer_lock(folder, "folder of stores", on_event))
+            stack.enter_context(writer_lock(plan.place, "folder of stores", on_event))
         for target in plan.targets:
             stack.enter_context(writer_lock(target.path, "store", on_event))
         yield
@@ -55,6 +52,7 @@ def prepare(plan: Plan, on_event: OnEvent) -> TruncatedModel | None:
     if not new:
         return None
     settled = [target for target in plan.targets if target not in new]
+    settled += [target for target in plan.beside if target.known.tokens_complete]
     threads = choose_threads(plan.computing.device, plan.worker)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -63,8 +61,9 @@ def prepare(plan: Plan, on_event: OnEvent) -> TruncatedModel | None:
         tokens = _tokens_of(store)
         model = load_model(plan)
         for target in settled:  # before anything is made beside them
-            known = {"model": model.fingerprint(target.site.layer)}
-            refuse_other(target.settings, target.known, known, plan.worker)
+            if target.site.layer <= model.layer:
+                known = {"model": model.fingerprint(target.site.layer)}
+                target.refuse_other(known, plan.worker)
         check_model(model, plan.source, tokens["training"][0], None, on_event)
         for target in new:
             fingerprint = model.fingerprint(target.site.layer)
@@ -107,7 +106,7 @@ def complete(plan: Plan, on_event: OnEvent) -> None:
             writer = StoreWriter(target.path, target.known)
             writer.finish()
             target.manifest = writer.manifest
-    on_event(Note(f"{plan.settings.store} is complete"))
+    on_event(Note(f"{plan.place} is complete"))
 
 
 def _create(target: Target, manifest: Manifest, tokens: _Tokens) -> None:

@@ -2,8 +2,10 @@
 here, before any work, and carried in one object.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cpsae.config import ExtractSettings
 from cpsae.config.extraction import Site
@@ -23,7 +25,7 @@ from cpsae.extraction.prepare import choose_batch, geometry
 from cpsae.models import ModelDescription, ModelSource, describe, find_source
 from cpsae.store import Manifest, StoreWriter, is_store, stores_in
 from cpsae.store.bucket import Folder
-from cpsae.store.folders import names_site, site_folder
+from cpsae.store.folders import names_site, site_folder, site_of
 from cpsae.store.layout import NUMPY_DTYPES
 from cpsae.store.metadata import read_manifest
 from cpsae.workers import Worker
@@ -39,6 +41,8 @@ class Target:
     path: Path
     manifest: Manifest | None
     """As it was read, or made, last; None where there is nothing yet."""
+    is_beside: bool = False
+    """Whether it is only in the same folder, and of a site that is not asked for."""
 
     def read(self) -> Manifest | None:
         """The manifest as it is on the disk now, which is kept."""
@@ -51,23 +55,40 @@ class Target:
         assert self.manifest is not None, f"{self.path} is not there yet"
         return self.manifest
 
+    def refuse_other(self, known: Mapping[str, Any], worker: Worker) -> None:
+        """Raises DifferentSettingsError where the store that is there was begun otherwise."""
+        remedy = "give the same ones, another --store, or --fresh"
+        if self.is_beside:
+            remedy = "all stores in a folder are of the same rows: give the same ones, or another "
+            remedy += "--store"
+        refuse_other(self.settings, self.known, known, worker, remedy)
+
 
 @dataclass(frozen=True)
 class Plan:
     """Everything that was decided."""
 
     settings: ExtractSettings
+    place: Path
+    """The store, or the folder of stores."""
     targets: list[Target]
+    beside: list[Target]
+    """Stores of other sites in the same folder, whose rows are of the same contexts."""
     worker: Worker
     source: ModelSource
     description: ModelDescription
     computing: Computing
 
 
+def place_of(settings: ExtractSettings) -> Path:
+    """Where the store, or the folder of stores, is. Raises SettingsError for a URL."""
+    return local_folder(settings.store, "--store", SettingsError)
+
+
 def find_targets(settings: ExtractSettings, fresh: bool = False) -> list[Target]:
     """The stores that these settings mean, with what is there of them; with `fresh` as if there
     were none. Raises StoreError where something else is in the way, SettingsError for a URL."""
-    place = local_folder(settings.store, "--store", SettingsError)
+    place = place_of(settings)
     sites = settings.sites
     if len(sites) == 1:
         inside = stores_in(place)
@@ -86,6 +107,20 @@ def find_targets(settings: ExtractSettings, fresh: bool = False) -> list[Target]
         manifest = None if old else existing_manifest(path)
         targets.append(Target(site, settings.of_site(site, str(path)), path, manifest))
     return targets
+
+
+def _stores_beside(settings: ExtractSettings, targets: list[Target]) -> list[Target]:
+    """The stores in the same folder that are not among the targets."""
+    if len(targets) == 1:
+        return []
+    own = {target.path for target in targets}
+    beside = []
+    for path in stores_in(place_of(settings)):
+        if path not in own:
+            site = site_of(path.name)
+            manifest = existing_manifest(path)
+            beside.append(Target(site, settings.of_site(site, str(path)), path, manifest, True))
+    return beside
 
 
 def _refuse_no_folder_of_stores(place: Path) -> None:
@@ -122,7 +157,8 @@ def make_plan(
 
     Raises ModelError, SettingsError, CorpusError, DifferentSettingsError or DiskError.
     """
-    begun = next((t.manifest for t in targets if t.manifest is not None), None)
+    beside = _stores_beside(settings, targets)
+    begun = next((t.manifest for t in [*targets, *beside] if t.manifest is not None), None)
     recorded = begun.identity if begun else {}
     source = find_source(settings.model, _revision(settings, begun), settings.trust_remote_code)
     attention = settings.attention
@@ -139,10 +175,11 @@ def make_plan(
         attention=description.attention,
         batch_contexts=settings.batch_contexts or recorded.get("batch_contexts") or chosen,
     )
-    plan = Plan(settings, targets, worker, source, description, computing)
-    for target in targets:
+    place = place_of(settings)
+    plan = Plan(settings, place, targets, beside, worker, source, description, computing)
+    for target in [*targets, *beside]:
         if target.manifest is not None:
-            refuse_other(target.settings, target.manifest, computing.identity(), worker)
+            target.refuse_other(computing.identity(), worker)
     if begun is None and worker.is_leader:
         corpus_identity(settings)  # a local one that is not there is missed before any work
     _preflight(plan, on_event)
@@ -162,10 +199,11 @@ def _preflight(plan: Plan, on_event: OnEvent) -> None:
     planned = Manifest(**geometry(settings, description.d), identity={}, software={})
     whole = store_bytes(planned)
     left = sum(int(whole * _share_left(target)) for target in plan.targets)
-    refuse_full_disk(Path(settings.store), left)
+    refuse_full_disk(plan.place, left)
     layer = max(site.layer for site in settings.sites)
     what, parameters = "the used blocks", description.parameters(layer)
-    if plan.worker.is_leader and not all(t.manifest and t.manifest.complete for t in plan.targets):
+    settled = all(t.manifest and t.manifest.tokens_complete for t in plan.targets)
+    if plan.worker.is_leader and not settled:
         what += " and the whole model, which a self-test compares them with,"
         parameters += description.parameters(description.n_layers - 1)
     refuse_small_memory(
@@ -182,7 +220,7 @@ def _preflight(plan: Plan, on_event: OnEvent) -> None:
         on_event(
             Note(
                 f"{settings.vectors:,} vectors{each} of {description.name} layer {layers} "
-                f"(d = {description.d}): {gigabytes(whole * len(plan.targets))} in {settings.store}"
+                f"(d = {description.d}): {gigabytes(whole * len(plan.targets))} in {plan.place}"
             )
         )
 

@@ -9,7 +9,6 @@ from cpsae.config.extraction import Site
 from cpsae.errors import StoreError
 from cpsae.events import Advanced, Finished, Note, OnEvent, Started
 from cpsae.extraction.compute import ChunkPipeline, Piece
-from cpsae.extraction.identity import refuse_other
 from cpsae.extraction.lead import load_model
 from cpsae.extraction.plan import Plan, Target
 from cpsae.extraction.prepare import device_record
@@ -49,7 +48,7 @@ def fill(plan: Plan, model: TruncatedModel | None, on_event: OnEvent) -> int:
     for target in plan.targets:
         model_of_site = {"model": loaded.fingerprint(target.site.layer)}
         known = {**plan.computing.identity(), **model_of_site}
-        refuse_other(target.settings, target.known, known, plan.worker)
+        target.refuse_other(known, plan.worker)
         rank, count = plan.worker.rank, plan.worker.count
         writers[target.site] = StoreWriter(target.path, target.known, rank, count)
     for writer in writers.values():

@@ -13,8 +13,7 @@ from cpsae.device import threads_put_back
 from cpsae.errors import SettingsError
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.extraction import lead, work
-from cpsae.extraction.identity import refuse_other
-from cpsae.extraction.plan import Plan, Target, find_targets, make_plan
+from cpsae.extraction.plan import Plan, Target, find_targets, make_plan, place_of
 from cpsae.store import open_store
 from cpsae.workers import Worker
 
@@ -56,7 +55,7 @@ def extract(
     began = time.monotonic()
     targets = find_targets(settings, fresh)
     if _all_complete(settings, targets, worker):
-        on_event(Note(f"{settings.store} is complete"))
+        on_event(Note(f"{place_of(settings)} is complete"))
         return _result(settings, targets, 0, began)
     plan = make_plan(settings, targets, worker, on_event)
     with threads_put_back():
@@ -82,7 +81,7 @@ def _all_complete(settings: ExtractSettings, targets: list[Target], worker: Work
     """Whether there is nothing to do, as the stores and the name of the model say."""
     for target in targets:
         if target.manifest is not None:
-            refuse_other(target.settings, target.manifest, {}, worker)
+            target.refuse_other({}, worker)
     for target in targets:
         model = target.manifest and target.manifest.model
         if not (target.manifest and target.manifest.complete and model):
@@ -99,7 +98,7 @@ def _result(
 ) -> Extraction:
     manifest = targets[0].known
     return Extraction(
-        Path(settings.store),
+        place_of(settings),
         manifest.vectors,
         manifest.evaluation_vectors,
         manifest.d,

@@ -2,8 +2,9 @@
 
 import re
 from pathlib import Path
+from typing import cast
 
-from cpsae.config.extraction import POINTS
+from cpsae.config.extraction import POINTS, Point, Site
 from cpsae.durable import local_folder
 from cpsae.errors import StoreError
 from cpsae.store.bucket import Folder
@@ -15,6 +16,14 @@ _SITE = re.compile(rf"(\d+)\.({'|'.join(POINTS)})\.zarr")
 def site_folder(layer: int, point: str) -> str:
     """The name of a site's store in a folder of stores."""
     return f"{layer}.{point}.zarr"
+
+
+def site_of(name: str) -> Site:
+    """The site whose store is called `name` in a folder of stores."""
+    match = _SITE.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{name}: not the name of a site's store")
+    return Site(int(match[1]), cast(Point, match[2]))
 
 
 def names_site(name: str) -> bool:

@@ -19,6 +19,14 @@ _SIZES = {
 }
 _GROUPED = {**_SIZES, "num_key_value_heads": 2}
 _GEMMA = {**_GROUPED, "head_dim": 8}
+_OPT = {
+    "hidden_size": WIDTH,
+    "word_embed_proj_dim": WIDTH,
+    "ffn_dim": 48,
+    "num_hidden_layers": BLOCKS,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
 _SLIDING = {"sliding_window": 8, "query_pre_attn_scalar": 8}
 
 CONFIGS: dict[str, Callable[[int], Any]] = {
@@ -31,15 +39,8 @@ CONFIGS: dict[str, Callable[[int], Any]] = {
     "qwen3": lambda v: t.Qwen3Config(vocab_size=v, head_dim=8, **_GROUPED),
     "mistral": lambda v: t.MistralConfig(vocab_size=v, sliding_window=8, **_GROUPED),
     "phi": lambda v: t.PhiConfig(vocab_size=v, **_SIZES),
-    "opt": lambda v: t.OPTConfig(
-        vocab_size=v,
-        hidden_size=WIDTH,
-        word_embed_proj_dim=WIDTH,
-        ffn_dim=48,
-        num_hidden_layers=BLOCKS,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-    ),
+    "opt": lambda v: t.OPTConfig(vocab_size=v, **_OPT),
+    "opt_post_norm": lambda v: t.OPTConfig(vocab_size=v, do_layer_norm_before=False, **_OPT),
     "falcon": lambda v: t.FalconConfig(
         vocab_size=v, hidden_size=WIDTH, num_hidden_layers=BLOCKS, num_attention_heads=4
     ),

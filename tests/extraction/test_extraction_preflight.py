@@ -16,7 +16,7 @@ from cpsae.errors import BusyError, DiskError, ModelError, NonFiniteError, Setti
 from cpsae.extraction import preflight
 from cpsae.models import TruncatedModel
 from cpsae.stages.extract import extract
-from cpsae.store import open_store
+from cpsae.store import StoreWriter, open_store
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -60,6 +60,21 @@ def test_memory_that_is_too_small(settings, monkeypatch, tmp_path) -> None:
     ):
         extract(settings())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_with_the_tokens_settled_the_whole_model_needs_no_room(settings, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "cpsae.extraction.plan.refuse_small_memory",
+        lambda what, parameters, *_: asked.append((what, parameters)),
+    )
+    chosen = settings()
+    path = extract(chosen).path
+    StoreWriter(path, open_store(path).manifest).discard(["activations/c/0/0"])
+    extract(chosen)
+    (_, first), (what, again) = asked
+    assert what == "the used blocks"
+    assert again < first
 
 
 def test_a_batch_that_does_not_fit(settings, monkeypatch) -> None:

@@ -91,6 +91,15 @@ def test_each_store_is_that_of_a_pass_for_it_alone_byte_for_byte(sites, tmp_path
             assert content_of(several.path / f"{layer}.{point}.zarr") == content_of(alone)
 
 
+def test_blocks_that_norm_the_sum_give_what_is_added_before(sites, family):
+    done = extract(sites("opt_post_norm", store_dtype="float32"))
+    for point in POINTS:
+        store, rows = rows_of(done.path / f"3.{point}.zarr")
+        tokens = torch.from_numpy(store.training.tokens(range(len(rows)))).long()
+        right = by_hooks(family("opt_post_norm"), tokens, 3)[point][:, 1:].numpy()
+        assert np.abs(rows - right).max() <= 1e-5 * np.abs(right).max(), point
+
+
 def test_in_bfloat16_too(sites):
     done = extract(sites("gemma2", dtype="bfloat16"))
     assert len(done.stores) == 8
@@ -152,6 +161,34 @@ def test_more_sites_of_another_model_are_refused(sites, family, tmp_path):
     with pytest.raises(DifferentSettingsError, match="model: "):
         extract(sites("llama", hook="resid_post,attn_out", model=str(other)))
     assert content_of(first.path) == before
+
+
+def test_sites_that_join_take_the_tokens_of_any_store_beside_them(sites, corpus, tmp_path):
+    copy = tmp_path / "corpus.jsonl"
+    copy.write_bytes(corpus.read_bytes())
+    first = extract(sites("llama", dataset=str(copy), hook="resid_post"))
+    alone = tmp_path / "alone"
+    extract(sites("llama", dataset=str(copy), layer=1, hook="mlp_out", store=str(alone)))
+    copy.unlink()
+    extract(sites("llama", dataset=str(copy), hook="mlp_out"))
+    assert content_of(first.path / "1.mlp_out.zarr") == content_of(alone)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_sites_of_other_rows_do_not_join(sites, fresh):
+    first = extract(sites("gpt2", hook="resid_post"))
+    before = content_of(first.path)
+    with pytest.raises(DifferentSettingsError, match="resid_post.*seed: 0, not 1.*another --store"):
+        extract(sites("gpt2", hook="attn_out", seed=1), fresh=fresh)
+    assert content_of(first.path) == before
+
+
+def test_a_folder_in_the_users_own(sites, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    done = extract(sites("gpt2", hook="resid_post", store="~/acts"))
+    assert done.path == tmp_path / "home/acts"
+    assert not (tmp_path / "~").exists()
 
 
 def test_killed_and_completed_is_unbroken(sites, tmp_path):
