@@ -13,9 +13,12 @@ from tiny import BLOCKS, LAYER, TOKENS, WORDS, gemma_config, texts
 
 from cpsae.config import ExtractSettings
 
-# A shell may start us in the background, with SIGINT ignored, which the command then respects.
+# A shell may start us in the background, with SIGINT ignored, and nohup ignores SIGHUP: the command
+# respects that, and its tests begin like one in a terminal.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Tiny matrices: with several threads each would wait for the others most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
