@@ -99,8 +99,8 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         """Batches from `position` on, for ever.
 
         recycle: a batch may be used until the next one is asked for, whose rows then may take its
-        memory. That is a fifth faster, for the first touch of fresh memory costs as much as the
-        copy into it; page-locked memory is recycled by torch itself, as copies to a GPU end.
+        memory, which spares the first touch of fresh memory; page-locked memory is recycled by
+        torch itself, as copies to a GPU end.
         """
         if get_worker_info() is not None:
             raise RuntimeError("every worker would serve the same rows: take num_workers=0")
