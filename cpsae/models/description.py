@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel
 
 from cpsae.config.extraction import Site
 from cpsae.errors import ModelError
-from cpsae.models.guard import model_errors
-from cpsae.models.hooks import Anatomy, find_anatomy
+from cpsae.models.positions import context_limit
 from cpsae.models.sites import check_sites
+from cpsae.models.skeleton import Skeleton, build_skeleton, soft_capping
 from cpsae.models.source import ModelSource
 
 
@@ -25,9 +23,10 @@ class ModelDescription:
     """Class of the language model without a head, like Gemma2Model: independent of the format."""
     n_layers: int
     d: int
-    vocabulary: int
+    embedding_rows: int
+    """Rows of the table of token embeddings, which can differ from the config's vocab_size."""
     context_limit: int | None
-    """Most tokens in a context (max_position_embeddings), where the config says so."""
+    """Most tokens in a context, where the config or a table of positions says so."""
     soft_capping: bool
     """Whether attention logits are capped, which scaled_dot_product_attention cannot do."""
     attention: str
@@ -35,7 +34,7 @@ class ModelDescription:
     commit: str | None
     """Of a model on the hub."""
     block_parameters: tuple[int, ...]
-    """Parameters of each block."""
+    """Parameters of each block, those that blocks share with the first of them."""
     other_parameters: int
     """Embeddings, and the little that stands beside the blocks."""
 
@@ -57,15 +56,6 @@ class ModelDescription:
     def parameters(self, layer: int) -> int:
         """Parameters that are held in memory for blocks 0..layer, embeddings included."""
         return self.other_parameters + sum(self.block_parameters[: layer + 1])
-
-
-@dataclass(frozen=True)
-class Skeleton:
-    """A whole model on the meta device: every shape and no memory."""
-
-    model: Any
-    anatomy: Anatomy
-    attention: str
 
 
 def describe(
@@ -93,70 +83,53 @@ def check_points(source: ModelSource, skeleton: Skeleton, sites: Sequence[Site])
 
 
 def measure(source: ModelSource, skeleton: Skeleton) -> ModelDescription:
-    """The sizes of a skeleton."""
+    """The sizes of a skeleton. Raises ModelError where its width is not known, or its tokens have
+    no table."""
     text = skeleton.model.get_submodule(skeleton.anatomy.text)
-    config = text.config
     blocks = skeleton.model.get_submodule(skeleton.anatomy.blocks)
-    per_block = tuple(_count(block) for block in blocks)
+    counted: set[nn.Parameter] = set()
+    per_block = tuple(_count(block, counted) for block in blocks)
     return ModelDescription(
         name=source.name,
         architecture=type(text).__name__,
         n_layers=skeleton.anatomy.n_layers,
-        d=int(config.hidden_size),
-        vocabulary=int(config.vocab_size),
-        context_limit=getattr(config, "max_position_embeddings", None),
-        soft_capping=_soft_capping(config),
+        d=_width(source, text),
+        embedding_rows=_embedding_rows(source, text),
+        context_limit=context_limit(text, skeleton.anatomy.blocks_in_text),
+        soft_capping=soft_capping(text.config),
         attention=skeleton.attention,
         commit=source.commit,
         block_parameters=per_block,
-        other_parameters=_count(text) - sum(per_block),
+        other_parameters=_count(text, counted),
     )
 
 
-def build_skeleton(source: ModelSource, attention: str = "auto") -> Skeleton:
-    """Build the whole base model (no head) on the meta device and find its blocks.
-
-    `attention`: auto (eager where logits are soft-capped, else sdpa where the model has it, else
-    eager) or an implementation of transformers. Raises ModelError as `describe` does.
-    """
-    with model_errors(source.name, "reading its config"):
-        config = AutoConfig.from_pretrained(source.path, **source.arguments)
-        capped = _soft_capping(config.get_text_config())
-    if attention == "sdpa" and capped:
-        # transformers before 5 takes sdpa here and silently leaves the cap out
+def _width(source: ModelSource, text: Any) -> int:
+    width = getattr(text.config, "hidden_size", None)
+    if not isinstance(width, int):
         raise ModelError(
-            f"model {source.name}: has attention soft-capping, which sdpa cannot do; take eager"
+            f"model {source.name}: its config has no hidden_size; the width of its blocks is "
+            "unknown"
         )
-    if attention == "auto":
-        attention = "eager" if capped or not _has_sdpa(source, config) else "sdpa"
-    with model_errors(source.name, f"building it with attention {attention}"):
-        model = _on_meta(source, config, attention)
-    anatomy = find_anatomy(model, source.name)
-    return Skeleton(model, anatomy, attention)
+    return width
 
 
-def _has_sdpa(source: ModelSource, config: Any) -> bool:
-    """Whether the model takes sdpa: transformers says so only by raising or not."""
+def _embedding_rows(source: ModelSource, text: Any) -> int:
     try:
-        with model_errors(source.name, "building it"):
-            _on_meta(source, config, "sdpa")
-    except ModelError as error:
-        if isinstance(error.__cause__, ValueError | ImportError):
-            return False
-        raise
-    return True
-
-
-def _on_meta(source: ModelSource, config: Any, attention: str) -> Any:
-    with torch.device("meta"):
-        return AutoModel.from_config(
-            config, attn_implementation=attention, trust_remote_code=source.trust_remote_code
+        table = text.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        table = None
+    rows = getattr(getattr(table, "weight", None), "shape", ())
+    if len(rows) != 2:
+        raise ModelError(
+            f"model {source.name}: {type(text).__name__} has no table with a row for each token; "
+            "expected a model that reads token ids"
         )
+    return int(rows[0])
 
 
-def _soft_capping(text_config: Any) -> bool:
-    return getattr(text_config, "attn_logit_softcapping", None) is not None
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def _count(module: nn.Module, counted: set[nn.Parameter]) -> int:
+    """Parameters that are not counted yet, which are added: blocks may share some."""
+    new = set(module.parameters()) - counted
+    counted |= new
+    return sum(parameter.numel() for parameter in new)

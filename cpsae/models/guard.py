@@ -38,9 +38,13 @@ PICKLE_ONLY = (
 )
 
 
+CHECK_IT = "check that it is whole, and that the installed transformers knows this architecture"
+
+
 @contextmanager
-def model_errors(name: str, doing: str) -> Iterator[None]:
-    """Silence transformers, and turn whatever it raises into a ModelError about the model `name`.
+def model_errors(name: str, doing: str, advice: str = CHECK_IT) -> Iterator[None]:
+    """Silence transformers, and turn whatever it raises into a ModelError about the model `name`,
+    with the advice where the kind of error says nothing better.
 
     Catches every Exception: what a damaged or foreign file makes a parser raise cannot be listed
     (OSError, ValueError, KeyError, struct.error and IndexError were all seen). So wrap only the
@@ -52,7 +56,7 @@ def model_errors(name: str, doing: str) -> Iterator[None]:
     except CpsaeError:
         raise
     except Exception as error:
-        raise ModelError(f"model {name}: {_explain(error, doing)}") from error
+        raise ModelError(f"model {name}: {_explain(error, doing, advice)}") from error
 
 
 @contextmanager
@@ -95,7 +99,7 @@ def _no_gguf_bar() -> Iterator[None]:
         gguf_reader.tqdm = bar
 
 
-def _explain(error: Exception, doing: str) -> str:
+def _explain(error: Exception, doing: str, advice: str) -> str:
     """What went wrong and what to do, judged by the whole chain of causes."""
     chain = list(causes(error))
     for kinds, text in _BY_TYPE:
@@ -103,10 +107,9 @@ def _explain(error: Exception, doing: str) -> str:
             return text if isinstance(text, str) else text(error)
     shown = str(error)
     if "trust_remote_code" in shown:
-        return "needs code that its repository ships; set trust_remote_code if you trust it"
+        return "needs code that its repository ships; take --trust-remote-code if you trust it"
     if "does not appear to have a file named" in shown and "safetensors" in shown:
         return PICKLE_ONLY
-    advice = "check that it is whole, and that the installed transformers knows this architecture"
     return f"{doing} failed ({reason(error)}); {advice}"
 
 

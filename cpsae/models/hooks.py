@@ -19,6 +19,11 @@ class Anatomy:
     """The list of its blocks, from the root."""
     n_layers: int
 
+    @property
+    def blocks_in_text(self) -> str:
+        """The list of its blocks, from the language model."""
+        return self.blocks.removeprefix(f"{self.text}.")
+
 
 def find_anatomy(model: nn.Module, name: str) -> Anatomy:
     """Find the language model and its list of blocks. Weights may be on the meta device.

@@ -65,6 +65,12 @@ def shortened(model_class: Any, blocks: str, n_blocks: int) -> Any:
     def build(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         model_class.__init__(self, config, *args, **kwargs)
         del self.get_submodule(blocks)[n_blocks:]
+        # weights that blocks share (Zamba2) are named up to the last block
+        tied = getattr(self, "all_tied_weights_keys", None)
+        held = self.state_dict().keys()
+        for target, source in list(tied.items()) if tied else ():
+            if target not in held or source not in held:
+                del tied[target]
 
     # transformers keys several registries by these names
     names = {"__module__": model_class.__module__, "__qualname__": model_class.__qualname__}

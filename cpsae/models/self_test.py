@@ -10,6 +10,7 @@ from torch import Tensor
 from cpsae.config.extraction import POINTS, Site
 from cpsae.errors import ModelError, NonFiniteError
 from cpsae.models.guard import model_errors
+from cpsae.models.hooks import first_tensor
 from cpsae.models.loading import load_base_model
 from cpsae.models.sites import ADDED, find_parts, no_such_point, sum_rule, tap_all
 from cpsae.models.source import ModelSource
@@ -47,7 +48,8 @@ def self_test(truncated: TruncatedModel, source: ModelSource, tokens: Tensor) ->
     the sum, differ by more than TOLERANCE. The figures of norms are those of the last site.
     """
     tokens = tokens.reshape(-1, tokens.shape[-1])
-    found = truncated.rows(tokens)
+    with model_errors(source.name, "running its first blocks"):
+        found = truncated.rows(tokens)
     for site, rows in found.items():
         _refuse_non_finite(truncated, site, rows, tokens)
     expected = _whole_model(truncated, source, tokens)
@@ -116,7 +118,8 @@ def _whole_model(
     truncated: TruncatedModel, source: ModelSource, tokens: Tensor
 ) -> dict[Site, Tensor]:
     """What the whole model gives at each site, and at all points of blocks whose parts are tapped:
-    (B, T, d). resid_post is hidden_states[layer + 1], of the last block its raw output."""
+    (B, T, d). resid_post is what transformers gives as hidden states, where it gives those of
+    every block that runs; of the last block its raw output."""
     skeleton = truncated.skeleton
     model, _ = load_base_model(source, skeleton, truncated.dtype, truncated.device)
     try:
@@ -132,23 +135,45 @@ def _whole_model(
 @torch.no_grad()
 def _hidden_states(model: Any, truncated: TruncatedModel, tokens: Tensor) -> dict[Site, Tensor]:
     anatomy = truncated.skeleton.anatomy
+    text = model.get_submodule(anatomy.text)
     blocks = list(model.get_submodule(anatomy.blocks))
-    first, last = Site(0), Site(anatomy.n_layers - 1)
-    wanted = {*truncated.sites, first, last}
+    ran: list[int] = []
+    first: list[Tensor] = []
+    for number, block in enumerate(blocks):
+        block.register_forward_hook(lambda *_, number=number: ran.append(number))
+    wanted = set(truncated.sites)
     for site in truncated.sites:
         if site.point in ADDED:
             wanted |= {site._replace(point=point) for point in POINTS}
-    config = model.get_submodule(anatomy.text).config
-    parts = [site for site in wanted if site.point not in ADDED or _found(site, blocks, config)]
-    taps = tap_all(parts, blocks, config)
-    states = model(input_ids=tokens.to(torch.int64), output_hidden_states=True).hidden_states
+    parts = [s for s in wanted if s.point not in ADDED or _found(s, blocks, text.config)]
+    taps = tap_all(parts, blocks, text.config)
+    for block in blocks:
+        block.register_forward_hook(
+            lambda _m, _i, out: first.append(first_tensor(out).clone()) if not first else None
+        )
+    # the text part alone: a multi-modal model may want images too
+    output = text(input_ids=tokens.to(torch.int64), output_hidden_states=True)
     rows = {site: tap.take() for site, tap in taps.items()}
+    _refuse_repeated(truncated, ran)
+    states = getattr(output, "hidden_states", None) or ()
     # most architectures put the embeddings in front, Mamba does not
-    shift = 0 if torch.equal(states[0], rows[first]) else 1
+    shift = 0 if states and torch.equal(states[0], first[0]) else 1
     for site in truncated.sites:
-        if site.point == "resid_post" and site != last:
-            rows[site] = states[site.layer + shift]
+        # blocks that do not run have no state: count those that ran
+        place = ran.index(site.layer)
+        if site.point == "resid_post" and place < len(ran) - 1 and len(states) >= len(ran) + shift:
+            rows[site] = states[place + shift]
     return rows
+
+
+def _refuse_repeated(truncated: TruncatedModel, ran: list[int]) -> None:
+    """The truncated model ends when a block has run once."""
+    for site in truncated.sites:
+        if ran.count(site.layer) > 1:
+            raise ModelError(
+                f"{_name(truncated, site)}: this block runs {ran.count(site.layer)} times a pass, "
+                "so it has no one output; take another --model"
+            )
 
 
 def _found(site: Site, blocks: list[Any], config: Any) -> bool:

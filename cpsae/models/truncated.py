@@ -55,7 +55,8 @@ class TruncatedModel:
         self.device = next(self._model.parameters()).device
         blocks = root.get_submodule(skeleton.anatomy.blocks)
         assert isinstance(blocks, nn.ModuleList)
-        self._blocks = skeleton.anatomy.blocks.removeprefix(f"{skeleton.anatomy.text}.")
+        self._blocks = skeleton.anatomy.blocks_in_text
+        self._harmless = harmless_token(skeleton.model.config, self.description.embedding_rows)
         self._taps = tap_all(sites, list(blocks), self._model.config)
         blocks[self.layer].register_forward_hook(self._stop)
         self._unused: dict[int, list[str]] = {}
@@ -100,10 +101,27 @@ class TruncatedModel:
         """Run contexts of equal length: tokens (B, T), any integer type; gives (B, T, d) in dtype
         of each site, on the model's device. There is no padding, so no mask is built.
         """
-        ids = tokens.to(self.device, torch.int64, non_blocking=True)
-        with suppress(_Reached):
-            self._model(input_ids=ids)
+        self._run(tokens)
         return {site: tap.take().to(self.dtype) for site, tap in self._taps.items()}
+
+    @torch.no_grad()
+    def probe(self, tokens_per_context: int) -> None:
+        """Run one context of this length, of a token that means nothing special. Raises ModelError
+        where the model cannot: some limits are in no config and in no table."""
+        name = self.description.name
+        doing = f"running a context of {tokens_per_context} tokens"
+        tokens = torch.full((1, tokens_per_context), self._harmless)
+        with model_errors(name, doing, "take fewer --tokens"):
+            rows = self.rows(tokens)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        for site, found in rows.items():
+            if found.shape != (1, tokens_per_context, self.d):
+                raise ModelError(
+                    f"model {name}: {doing} gives shape {tuple(found.shape)} at layer "
+                    f"{site.layer}, expected (1, {tokens_per_context}, {self.d}); take other "
+                    "--tokens"
+                )
 
     def fingerprint(self, layer: int | None = None) -> str:
         """SHA-256 (hex) over name, shape, dtype and bytes of the weights that are used up to block
@@ -129,9 +147,24 @@ class TruncatedModel:
                 digest.update(piece.cpu().view(torch.uint8).numpy())
         return digest.hexdigest()
 
+    def _run(self, tokens: Tensor) -> None:
+        ids = tokens.to(self.device, torch.int64, non_blocking=True)
+        with suppress(_Reached):
+            self._model(input_ids=ids)
+
     def _stop(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
         raise _Reached
 
+    def _refuse_skipped(self, ran: set[int]) -> None:
+        """Some blocks of a multi-modal model read images alone (Mllama's cross-attention)."""
+        for site in self.sites:
+            if site.layer not in ran:
+                raise ModelError(
+                    f"layer {site.layer}: {self.description.name} does not run this block on text "
+                    "alone; choose another --layer"
+                )
+
+    @torch.no_grad()
     def _keep_what_runs(self) -> None:
         """Run two tokens, drop what that did not use, and run them again: a part that was used
         without being called shows itself here, not in the middle of an extraction."""
@@ -149,11 +182,12 @@ class TruncatedModel:
                     lambda *_, number=number: after.update({number: set(used)}), prepend=True
                 )
             )
-        tokens = torch.zeros((1, 2), dtype=torch.int64)
+        tokens = torch.full((1, 2), self._harmless)
         with model_errors(self.description.name, "running its first blocks"):
-            self.rows(tokens)
+            self._run(tokens)
             for hook in hooks:
                 hook.remove()
+            self._refuse_skipped(set(after))
             for number, modules in after.items():
                 self._unused[number] = unused(self._model, self._blocks, modules)
             drop(self._model, self._unused[self.layer])
@@ -168,6 +202,21 @@ class TruncatedModel:
                 f"model {self.description.name}: layer {site.layer} gives shape {shape} for two "
                 f"tokens, expected (1, 2, {self.d}); this architecture's blocks cannot be tapped"
             )
+
+
+def harmless_token(config: Any, rows: int) -> int:
+    """The first token id, of `rows`, that the config gives no special meaning, like that of padding
+    or of an image."""
+    special: set[int] = set()
+    pending = [config.to_dict()]
+    for values in pending:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                pending.append(value)
+            elif "token" in str(name):
+                given = value if isinstance(value, list) else [value]
+                special.update(token for token in given if isinstance(token, int))
+    return next((token for token in range(rows) if token not in special), 0)
 
 
 def _calm(model: nn.Module) -> None:

@@ -30,7 +30,7 @@ def refused(model: str, **options) -> str:
 def test_description_is_exact(saved) -> None:
     description = describe(find_source(str(saved("gemma2", 26))))
     assert (description.architecture, description.n_layers) == ("Gemma2Model", 26)
-    assert (description.d, description.vocabulary, description.context_limit) == (32, 61, 64)
+    assert (description.d, description.embedding_rows, description.context_limit) == (32, 61, 64)
     assert description.soft_capping and description.attention == "eager"
     attention = 32 * 8 * (4 + 2 + 2) + 4 * 8 * 32
     block = attention + 3 * 32 * 48 + 4 * 32  # and four norms
