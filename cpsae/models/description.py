@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from cpsae.config.extraction import Site
 from cpsae.errors import ModelError
@@ -94,7 +94,7 @@ def measure(source: ModelSource, skeleton: Skeleton) -> ModelDescription:
         architecture=type(text).__name__,
         n_layers=skeleton.anatomy.n_layers,
         d=_width(source, text),
-        embedding_rows=_embedding_rows(source, text),
+        embedding_rows=_embedding_rows(source, skeleton, text),
         context_limit=context_limit(text, skeleton.anatomy.blocks_in_text),
         soft_capping=soft_capping(text.config),
         attention=skeleton.attention,
@@ -114,18 +114,18 @@ def _width(source: ModelSource, text: Any) -> int:
     return width
 
 
-def _embedding_rows(source: ModelSource, text: Any) -> int:
-    try:
-        table = text.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
-        table = None
-    rows = getattr(getattr(table, "weight", None), "shape", ())
-    if len(rows) != 2:
-        raise ModelError(
-            f"model {source.name}: {type(text).__name__} has no table with a row for each token; "
-            "expected a model that reads token ids"
-        )
-    return int(rows[0])
+def _embedding_rows(source: ModelSource, skeleton: Skeleton, text: Any) -> int:
+    for part in (text, skeleton.model):
+        try:
+            weight = getattr(part.get_input_embeddings(), "weight", None)
+        except (AttributeError, NotImplementedError):
+            continue
+        if isinstance(weight, Tensor) and weight.ndim == 2:
+            return weight.shape[0]
+    raise ModelError(
+        f"model {source.name}: {type(text).__name__} has no table with a row for each token; "
+        "expected a model that reads token ids"
+    )
 
 
 def _count(module: nn.Module, counted: set[nn.Parameter]) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from cpsae.errors import ModelError
 
@@ -22,7 +23,7 @@ class Anatomy:
     @property
     def blocks_in_text(self) -> str:
         """The list of its blocks, from the language model."""
-        return self.blocks.removeprefix(f"{self.text}.")
+        return self.blocks.removeprefix(f"{self.text}.") if self.text else self.blocks
 
 
 def find_anatomy(model: nn.Module, name: str) -> Anatomy:
@@ -96,14 +97,23 @@ def drop(root: nn.Module, names: list[str]) -> None:
 
 
 def text_part(model: nn.Module) -> str:
-    """The dotted name of the outermost module that was built from the text's own config."""
+    """The dotted name of the outermost module that was built from the text's own config, without
+    its head if it has one."""
     config: Any = model.config
     text_config = config.get_text_config()
     parts: list[tuple[str, Any]] = list(model.named_modules())
     for name, module in parts:
         if getattr(module, "config", None) is text_config:
-            return name
+            return _below_head(name, module)
     return ""
+
+
+def _below_head(name: str, module: Any) -> str:
+    prefix = getattr(module, "base_model_prefix", "")
+    base = getattr(module, prefix, None) if prefix else None
+    if not isinstance(base, PreTrainedModel):
+        return name
+    return _below_head(f"{name}.{prefix}" if name else prefix, base)
 
 
 def _lists_of(module: nn.Module, length: int, prefix: str) -> Iterator[tuple[str, nn.ModuleList]]:

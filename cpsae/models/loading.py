@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from cpsae.errors import ModelError
-from cpsae.models.description import Skeleton
 from cpsae.models.guard import model_errors
+from cpsae.models.skeleton import Skeleton
 from cpsae.models.source import ModelSource
 
 try:  # since transformers 5.2x, which can also keep the weights packed
@@ -66,9 +66,9 @@ def shortened(model_class: Any, blocks: str, n_blocks: int) -> Any:
         model_class.__init__(self, config, *args, **kwargs)
         del self.get_submodule(blocks)[n_blocks:]
         # weights that blocks share (Zamba2) are named up to the last block
-        tied = getattr(self, "all_tied_weights_keys", None)
+        tied = getattr(self, "all_tied_weights_keys", {})
         held = self.state_dict().keys()
-        for target, source in list(tied.items()) if tied else ():
+        for target, source in list(tied.items()):
             if target not in held or source not in held:
                 del tied[target]
 

@@ -153,11 +153,20 @@ def _hidden_states(model: Any, truncated: TruncatedModel, tokens: Tensor) -> dic
         )
     # the text part alone: a multi-modal model may want images too
     output = text(input_ids=tokens.to(torch.int64), output_hidden_states=True)
-    rows = {site: tap.take() for site, tap in taps.items()}
     _refuse_repeated(truncated, ran)
+    length = tokens.shape[1]
+    rows = {site: truncated.contexts(tap.take(), length) for site, tap in taps.items()}
     states = getattr(output, "hidden_states", None) or ()
+    of_first = truncated.contexts(first[0], length)
     # most architectures put the embeddings in front, Mamba does not
-    shift = 0 if states and torch.equal(states[0], first[0]) else 1
+    shift = 0 if states and torch.equal(states[0], of_first) else 1
+    padded = of_first.numel() != first[0].numel()
+    if padded and not any(torch.equal(state, of_first) for state in states[:2]):
+        raise ModelError(
+            f"model {truncated.description.name}: its blocks run on {first[0].shape[1]} rows for "
+            f"{length} tokens, and the first of them are not those of the tokens; its blocks "
+            "cannot be tapped"
+        )
     for site in truncated.sites:
         # blocks that do not run have no state: count those that ran
         place = ran.index(site.layer)

@@ -1,23 +1,24 @@
 """A whole model built from its config on the meta device, and where its parts are."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+import transformers
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForMaskedLM,
-    PreTrainedModel,
 )
 
 from cpsae.errors import ModelError
 from cpsae.models.guard import model_errors
 from cpsae.models.hooks import Anatomy, find_anatomy
 from cpsae.models.source import ModelSource
-
 
 _CLASSES: tuple[Any, ...] = (
     AutoModel,
@@ -37,11 +38,15 @@ class Skeleton:
     attention: str
 
 
-def build_skeleton(source: ModelSource, attention: str = "auto") -> Skeleton:
-    """Build the whole base model (no head) on the meta device and find its blocks.
+def build_skeleton(
+    source: ModelSource, attention: str = "auto", as_saved: bool = False
+) -> Skeleton:
+    """Build the whole model on the meta device and find its language model and its blocks.
 
-    `attention`: auto (eager where logits are soft-capped, else sdpa where the model has it, else
-    eager) or an implementation of transformers. Raises ModelError as `describe` does.
+    It is the base model (no head) where transformers has a class for it; with `as_saved` it is the
+    class that the checkpoint was saved from, where transformers knows it. `attention`: auto (eager
+    where logits are soft-capped, else sdpa where the model has it, else eager) or an implementation
+    of transformers. Raises ModelError as `describe` does.
     """
     with model_errors(source.name, "reading its config"):
         config = AutoConfig.from_pretrained(source.path, **source.arguments)
@@ -51,19 +56,20 @@ def build_skeleton(source: ModelSource, attention: str = "auto") -> Skeleton:
         raise ModelError(
             f"model {source.name}: has attention soft-capping, which sdpa cannot do; take eager"
         )
+    build = partial(_on_meta, source, config, as_saved)
     if attention == "auto":
-        attention = "eager" if capped or not _has_sdpa(source, config) else "sdpa"
+        attention = "eager" if capped or not _has_sdpa(source, build) else "sdpa"
     with model_errors(source.name, f"building it with attention {attention}"):
-        model = _on_meta(source, config, attention)
+        model = build(attention)
     anatomy = find_anatomy(model, source.name)
     return Skeleton(model, anatomy, attention)
 
 
-def _has_sdpa(source: ModelSource, config: Any) -> bool:
+def _has_sdpa(source: ModelSource, build: Callable[[str], Any]) -> bool:
     """Whether the model takes sdpa: transformers says so only by raising or not."""
     try:
         with model_errors(source.name, "building it"):
-            _on_meta(source, config, "sdpa")
+            build("sdpa")
     except ModelError as error:
         if isinstance(error.__cause__, ValueError | ImportError):
             return False
@@ -71,27 +77,25 @@ def _has_sdpa(source: ModelSource, config: Any) -> bool:
     return True
 
 
-def _on_meta(source: ModelSource, config: Any, attention: str) -> Any:
-    """The base model: itself where there is a class for it, else what stands below a head."""
+def _on_meta(source: ModelSource, config: Any, as_saved: bool, attention: str) -> Any:
+    auto = _auto_class(source, config)
+    name = (config.architectures or [""])[0]
+    saved = getattr(transformers, name, None) if as_saved or auto is None else None
     with torch.device("meta"):
-        model = _auto_class(source, config).from_config(
+        if saved is not None:
+            return saved._from_config(config, attn_implementation=attention)
+        return (auto or AutoModel).from_config(  # AutoModel says what it knows
             config, attn_implementation=attention, trust_remote_code=source.trust_remote_code
         )
-    base = getattr(model, model.base_model_prefix or "", None)
-    return base if isinstance(base, PreTrainedModel) else model
 
 
 def _auto_class(source: ModelSource, config: Any) -> Any:
-    """The class of transformers that makes this model. What a repository ships comes first, where
-    it is trusted; many ship a model with a head alone."""
+    """The class of transformers that makes this model, if any. What a repository ships comes first,
+    where it is trusted; many ship a model with a head alone."""
     shipped = (getattr(config, "auto_map", None) or {}) if source.trust_remote_code else {}
-    for auto in _CLASSES:
-        if auto.__name__ in shipped:
-            return auto
-    for auto in _CLASSES:
-        if type(config) in auto._model_mapping:
-            return auto
-    return AutoModel  # says what it knows
+    offered = [auto for auto in _CLASSES if auto.__name__ in shipped]
+    offered += [auto for auto in _CLASSES if type(config) in auto._model_mapping]
+    return offered[0] if offered else None
 
 
 def soft_capping(text_config: Any) -> bool:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from cpsae.config.extraction import Site
 from cpsae.errors import ModelError
-from cpsae.models.description import Skeleton, build_skeleton, check_points, measure
+from cpsae.models.description import check_points, measure
 from cpsae.models.guard import model_errors
 from cpsae.models.hooks import drop, unused
 from cpsae.models.loading import load_base_model
 from cpsae.models.sites import ADDED, no_such_point, tap_all
+from cpsae.models.skeleton import Skeleton, build_skeleton
 from cpsae.models.source import ModelSource
 
 _HASHED_AT_ONCE = 1 << 24
@@ -59,6 +60,7 @@ class TruncatedModel:
         self._harmless = harmless_token(skeleton.model.config, self.description.embedding_rows)
         self._taps = tap_all(sites, list(blocks), self._model.config)
         blocks[self.layer].register_forward_hook(self._stop)
+        self._time_first = False
         self._unused: dict[int, list[str]] = {}
         """What a model cut after a layer does not use, by that layer."""
         self._fingerprints: dict[int, str] = {}
@@ -80,14 +82,18 @@ class TruncatedModel:
         read, or the checkpoint lacks one of those that are used.
         """
         sites = [Site(sites)] if isinstance(sites, int) else sites
-        skeleton = build_skeleton(source, attention)
-        check_points(source, skeleton, sites)
-        layer = max(site.layer for site in sites)
-        root, missing = load_base_model(source, skeleton, dtype, device, n_blocks=layer + 1)
-        truncated = cls(source, sites, skeleton, root, dtype)
-        truncated._keep_what_runs()
-        text = skeleton.anatomy.text
-        used = {f"{text}.{n}" if text else n for n in truncated._model.state_dict()}
+        for as_saved in (False, True):
+            skeleton = build_skeleton(source, attention, as_saved)
+            check_points(source, skeleton, sites)
+            layer = max(site.layer for site in sites)
+            root, missing = load_base_model(source, skeleton, dtype, device, n_blocks=layer + 1)
+            truncated = cls(source, sites, skeleton, root, dtype)
+            truncated._keep_what_runs()
+            text = skeleton.anatomy.text
+            used = {f"{text}.{n}" if text else n for n in truncated._model.state_dict()}
+            if not used <= missing:
+                break
+            # some base models of transformers read none of what their own model with a head saves
         _refuse_random(source.name, sorted(missing & used), len(used))
         return truncated
 
@@ -102,7 +108,16 @@ class TruncatedModel:
         of each site, on the model's device. There is no padding, so no mask is built.
         """
         self._run(tokens)
-        return {site: tap.take().to(self.dtype) for site, tap in self._taps.items()}
+        length = tokens.shape[1]
+        return {
+            site: self.contexts(tap.take(), length).to(self.dtype)
+            for site, tap in self._taps.items()
+        }
+
+    def contexts(self, given: Tensor, length: int) -> Tensor:
+        """Rows (B, T, d) of contexts of this length, of what a block gives: some blocks run time
+        first (XLNet: (T, B, d)), some on contexts that are padded at their end (Longformer)."""
+        return (given.transpose(0, 1) if self._time_first else given)[:, :length]
 
     @torch.no_grad()
     def probe(self, tokens_per_context: int) -> None:
@@ -188,6 +203,8 @@ class TruncatedModel:
             for hook in hooks:
                 hook.remove()
             self._refuse_skipped(set(after))
+            given = {tap.take().shape for tap in self._taps.values()}
+            self._time_first = given == {(2, 1, self.d)}
             for number, modules in after.items():
                 self._unused[number] = unused(self._model, self._blocks, modules)
             drop(self._model, self._unused[self.layer])
