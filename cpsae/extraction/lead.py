@@ -70,8 +70,9 @@ def prepare(plan: Plan, on_event: OnEvent) -> TruncatedModel | None:
             _create(target, of_another_site(store.manifest, target.settings, fingerprint), tokens)
         return model
     tokenizer = load_tokenizer(plan.source)
-    packed, commit = pack_corpus(plan.settings, tokenizer, on_event, new[0].manifest)
     model = load_model(plan)
+    model.probe(plan.settings.tokens)  # before a corpus is tokenised for nothing
+    packed, commit = pack_corpus(plan.settings, tokenizer, on_event, new[0].manifest)
     check_model(model, plan.source, packed.training[0], tokenizer, on_event)
     for target in new:
         manifest = new_manifest(
