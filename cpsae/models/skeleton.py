@@ -81,10 +81,16 @@ def _on_meta(source: ModelSource, config: Any, as_saved: bool, attention: str) -
     auto = _auto_class(source, config)
     name = (config.architectures or [""])[0]
     saved = getattr(transformers, name, None) if as_saved or auto is None else None
+    if auto is None and saved is None:
+        expected = ", ".join(known.__name__ for known in _CLASSES)
+        raise ModelError(
+            f"model {source.name}: neither transformers nor its own code offers {expected} for "
+            f"a {type(config).__name__}; take a language model"
+        )
     with torch.device("meta"):
         if saved is not None:
             return saved._from_config(config, attn_implementation=attention)
-        return (auto or AutoModel).from_config(  # AutoModel says what it knows
+        return auto.from_config(
             config, attn_implementation=attention, trust_remote_code=source.trust_remote_code
         )
 

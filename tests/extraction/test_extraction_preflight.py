@@ -161,3 +161,23 @@ def test_a_second_process_is_refused(settings) -> None:
         )
         with pytest.raises(BusyError, match=r"another process \(pid \d+\) is writing this store"):
             extract(settings(layer=0, store=str(path)))
+
+
+@pytest.mark.parametrize("layers", [0, [0, 2]])
+def test_a_context_that_does_not_run_is_refused_before_text_is_read(
+    settings, monkeypatch, tmp_path, layers
+) -> None:
+    """MPT builds its biases for max_seq_len tokens: no setting of the usual name says so."""
+    from transformers import AutoTokenizer, MptConfig, MptForCausalLM
+
+    chosen = settings(layer=layers)
+    tokenizer = AutoTokenizer.from_pretrained(chosen.model)
+    folder = tmp_path / "mpt"
+    sizes = {"d_model": 32, "n_layers": 3, "n_heads": 4, "max_seq_len": chosen.tokens - 1}
+    MptForCausalLM(MptConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    read = []
+    monkeypatch.setattr("cpsae.extraction.lead.pack_corpus", lambda *_: read.append(1))
+    with pytest.raises(ModelError, match=f"a context of {chosen.tokens} tokens failed .*--tokens"):
+        extract(settings(layer=layers, model=str(folder)))
+    assert not read and [path.name for path in tmp_path.iterdir()] == ["mpt"]

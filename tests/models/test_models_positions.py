@@ -46,7 +46,10 @@ FROM_THE_BEGINNING: dict[str, tuple[Any, dict[str, Any]]] = {
     "opt": (t.OPTConfig, _OPT),
     "biogpt": (t.BioGptConfig, _BERT),
     "yoso": (t.YosoConfig, _BERT),
-    "nystromformer": (t.NystromformerConfig, {**_BERT, "num_landmarks": 4, "segment_means_seq_len": 4}),
+    "nystromformer": (
+        t.NystromformerConfig,
+        {**_BERT, "num_landmarks": 4, "segment_means_seq_len": 4},
+    ),
     "clip_text": (t.CLIPTextConfig, _BERT),
 }
 

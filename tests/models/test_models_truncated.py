@@ -7,10 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, Gemma3Config, Gemma3ForConditionalGeneration
+from transformers import (
+    AutoModel,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    GPT2Config,
+    LlamaConfig,
+    MptConfig,
+    MptForCausalLM,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from cpsae.errors import ModelError
 from cpsae.models import TruncatedModel, find_source
+from cpsae.models.truncated import harmless_token
 
 CPU = torch.device("cpu")
 
@@ -157,6 +168,57 @@ def test_damaged_safetensors(saved, tmp_path) -> None:
     with pytest.raises(ModelError, match="damaged or cut short.*fetch it again") as caught:
         load(folder, 0)
     assert "\n" not in str(caught.value)
+
+
+def test_probe_tries_a_length_that_no_table_limits(tmp_path) -> None:
+    """MPT builds its biases for max_seq_len tokens, and no setting of the usual name says so."""
+    sizes = {"d_model": 32, "n_layers": 2, "n_heads": 4, "vocab_size": 61, "max_seq_len": 20}
+    MptForCausalLM(MptConfig(**sizes)).save_pretrained(tmp_path)
+    truncated = load(tmp_path, 1)
+    assert truncated.description.context_limit is None
+    truncated.probe(20)
+    with pytest.raises(ModelError, match="running a context of 21 tokens failed .*fewer --tokens"):
+        truncated.probe(21)
+
+
+def test_probe_takes_no_padding(tmp_path) -> None:
+    """All padding lies at one position, so it would fit at any length."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    config = RobertaConfig(
+        vocab_size=61, num_attention_heads=4, max_position_embeddings=20, pad_token_id=0, **sizes
+    )
+    RobertaModel(config).save_pretrained(tmp_path)
+    truncated = load(tmp_path, 1)
+    assert truncated.description.context_limit == 19
+    truncated.probe(19)
+    with pytest.raises(ModelError, match="running a context of 20 tokens failed"):
+        truncated.probe(20)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, IndexError, AssertionError, ZeroDivisionError])
+def test_whatever_a_probe_raises_is_one_line(saved, error) -> None:
+    truncated = load(saved("llama", 4), 1)
+
+    def refuse(input_ids: torch.Tensor) -> None:
+        if input_ids.shape[1] > 30:
+            raise error("of no\nhelp")
+
+    truncated._model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: refuse(**kwargs), with_kwargs=True
+    )
+    truncated.probe(30)
+    with pytest.raises(
+        ModelError, match=rf"of 31 tokens failed \({error.__name__}: of no\)"
+    ) as one:
+        truncated.probe(31)
+    assert "\n" not in str(one.value)
+
+
+def test_harmless_tokens() -> None:
+    config = GPT2Config(bos_token_id=0, eos_token_id=[1, 3], pad_token_id=None)
+    assert harmless_token(config, 61) == 2
+    assert harmless_token(Gemma3Config(image_token_index=4, boi_token_index=3), 61) > 4
+    assert harmless_token(LlamaConfig(bos_token_id=1), 61) == 0
 
 
 def test_layer_out_of_range_reads_no_weights(saved, tmp_path) -> None:
