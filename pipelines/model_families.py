@@ -39,6 +39,14 @@ TOLERANCE = 1e-5
 BATCH, LENGTH = 2, 12
 LONGEST = 512
 """Longest context that is tried for its limit."""
+TEXTS = (
+    "encoder.language_model",
+    "language_model",
+    "model.language_model",
+    "thinker.model",
+    "text_model",
+)
+"""What transformers calls the text part of a multi-modal model."""
 RESULTS = ("right", "refused", "wrong", "not built here")
 
 
@@ -142,6 +150,10 @@ def _try(name: str, folder: Path) -> Row:
         longest = _runs(model, limit) if limit is not None and limit <= LONGEST else ""
     except Exception as error:
         row.reason = _line(error)
+        try:  # it may refuse for the same reason
+            TruncatedModel.load(find_source(str(folder)), 0, torch.float32, torch.device("cpu"))
+        except CpsaeError as refusal:
+            row.result, row.reason = "refused", _line(refusal, folder)
         return row
     row.result, row.reason = _compare(folder, description.n_layers, expected, states)
     if row.result == "right" and longest:
@@ -257,7 +269,13 @@ def _text_model(model: Any) -> Any:
     """By the names that transformers gives it, from outside in."""
     base = getattr(model, model.base_model_prefix, model) if model.base_model_prefix else model
     for start in (model, base):
-        for path in ("language_model", "model.language_model", "thinker.model", "text_model"):
+        for path in (
+            "encoder.language_model",
+            "language_model",
+            "model.language_model",
+            "thinker.model",
+            "text_model",
+        ):
             try:
                 part = start.get_submodule(path)
             except AttributeError:

@@ -16,7 +16,7 @@ VOCABULARY = 128
 WIDTH, HEADS, KEY_HEADS, HEAD = 64, 4, 2, 16
 BLOCKS, OTHER_BLOCKS = 6, 2
 """Of the text part, and of parts for images and sound."""
-LARGEST = 120_000_000
+LARGEST = 280_000_000
 """Parameters that a small model may have."""
 
 HEADS_OF = ("MULTIMODAL_LM", "IMAGE_TEXT_TO_TEXT", "CAUSAL_LM", "MASKED_LM", "PRETRAINING")
@@ -35,8 +35,8 @@ SIZES: list[tuple[str, int]] = [
     (r"(num_attention_heads|n_heads?|num_heads|(en|de)coder_attention_heads)", HEADS),
     (r"(num_key_value_heads|num_kv_heads|n_head_kv|multi_query_group_num)", KEY_HEADS),
     (r"(.*_num_key_value_heads|num_attention_groups)", KEY_HEADS),
-    (r"(qk_rope_head_dim|rotary_dim)", 8),
-    (r"(qk_head_dim)", HEAD + 8),
+    (r"(rotary_dim)", 8),
+    (r"(qk_head_dim)", 2 * HEAD),
     (r"(head_dim|attention_head_size|global_head_dim|d_head|d_kv|kv_channels|.*_head_dim)", HEAD),
     (r"(q_lora_rank|kv_lora_rank|o_lora_rank|.*_lora_rank|.*_low_rank_dim)", 16),
     (r"(num_.*experts|n_routed_experts|num_experts|moe_num_experts)", 4),
@@ -90,8 +90,23 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         for name in ("glm4v_text", "glm4v_moe_text", "glm_ocr_text", "glm_image_text")
     },
     "bamba": {"attn_layer_indices": [1, 4]},
+    **{
+        name: {f"{part}rope_parameters.full_attention": SECTIONS}
+        for name, part in (("cohere_compass", "text_config."), ("cohere_compass_text", ""))
+    },
+    "ernie4_5_vl_moe": {"text_config.rope_parameters": {**SECTIONS, "mrope_section": [3, 3, 2]}},
+    "hunyuan_vl": {"text_config.rope_parameters": {**SECTIONS, "mrope_section": [2, 2, 2, 2]}},
+    "hunyuan_vl_text": {"rope_parameters": {**SECTIONS, "mrope_section": [2, 2, 2, 2]}},
+    "qwen2_5_omni": {"thinker_config.text_config.rope_parameters": SECTIONS},
+    "bailing_hybrid": {"num_experts_per_token": 2, "num_experts_per_tok": 2},
+    "kimi_linear": {"num_experts_per_token": 2, "num_experts_per_tok": 2},
+    "chameleon": {"vocabulary_map": {"<image>": 100}, "vq_config.num_embeddings": 16},
+    "emu3": {"vocabulary_map": {"<image>": 100, "<|extra_200|>": 101}},
     "deepseek_ocr2": {"text_config.mlp_layer_types": ["dense", *["sparse"] * 5]},
     "deepseek_vl_hybrid": {"high_res_vision_config.global_attn_indexes": [0, 1]},
+    "dory": {"n_input_layers": 2, "n_recurrent_layers": 2, "n_output_layers": 2},
+    "dots3_note": {"text_config.head_dim": 2 * HEAD},
+    "dots3_note_text": {"head_dim": 2 * HEAD},
     "diffusion_gemma": {"text_config.num_experts": 4, "text_config.top_k_experts": 2},
     "esm": {"pad_token_id": 1, "mask_token_id": 3},
     "esmc": {"vocab_size": VOCABULARY},
@@ -109,9 +124,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "layoutlmv3": {"coordinate_size": 12, "shape_size": 8},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 3},
     "lilt": {"hidden_size": 96},
-    "longcat_flash": {"head_dim": 8},
     "mamba2": {"num_heads": 8},
-    "mistral4": {"head_dim": HEAD + 8},
+    "mistral4": {"head_dim": 2 * HEAD},
     "mobilebert": {"true_hidden_size": 32, "intra_bottleneck_size": 32},
     "reformer": {
         "is_decoder": True,

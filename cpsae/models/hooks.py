@@ -31,8 +31,9 @@ def find_anatomy(model: nn.Module, name: str) -> Anatomy:
 
     The list is the one nn.ModuleList below the language model with `num_hidden_layers` entries
     that lies in no other such list; where several are left, those whose entries the model declares
-    as blocks (`_no_split_modules`). Raises ModelError, naming what was looked for, where there is
-    not exactly one; `name` is the model's name in that message.
+    as blocks (`_no_split_modules`); where there is none, the one list of what it declares so
+    (LongCat counts every block twice). Raises ModelError, naming what was looked for, where there
+    is not exactly one; `name` is the model's name in that message.
     """
     config: Any = model.config
     if getattr(config, "is_encoder_decoder", False):
@@ -47,17 +48,22 @@ def find_anatomy(model: nn.Module, name: str) -> Anatomy:
             f"model {name}: its config has no num_hidden_layers; its blocks are unknown"
         )
     text = text_part(model)
-    found = _outermost(_lists_of(model.get_submodule(text), n_layers, text))
+    every = dict(_lists_of(model.get_submodule(text), text))
+    declared = {*_declared(model), *_declared(model.get_submodule(text))}
+    blocks = {n: m for n, m in every.items() if type(m[0]).__name__ in declared}
+    found = _outermost({n: m for n, m in every.items() if len(m) == n_layers})
     if len(found) > 1:
-        declared = set(getattr(model, "_no_split_modules", None) or ())
-        found = {n: m for n, m in found.items() if type(m[0]).__name__ in declared} or found
+        found = {n: m for n, m in found.items() if n in blocks} or found
+    if not found:
+        found = _outermost(blocks)
     if len(found) != 1:
         seen = ", ".join(found) or "there is none"
         raise ModelError(
             f"model {name}: looked in {type(model).__name__} for one nn.ModuleList of {n_layers} "
             f"blocks (num_hidden_layers); found: {seen}"
         )
-    return Anatomy(text, next(iter(found)), n_layers)
+    [(path, block_list)] = found.items()
+    return Anatomy(text, path, len(block_list))
 
 
 def first_tensor(output: Any) -> Tensor:
@@ -89,11 +95,10 @@ def unused(root: nn.Module, blocks: str, used: set[nn.Module]) -> list[str]:
     return found
 
 
-def drop(root: nn.Module, names: list[str]) -> None:
-    """Replace modules by nn.Identity, in place."""
-    for name in names:
-        parent, _, child = name.rpartition(".")
-        setattr(root.get_submodule(parent), child, nn.Identity())
+def put(root: nn.Module, name: str, part: nn.Module) -> None:
+    """Set the module of this dotted name, in place."""
+    parent, _, child = name.rpartition(".")
+    setattr(root.get_submodule(parent), child, part)
 
 
 def text_part(model: nn.Module) -> str:
@@ -116,16 +121,20 @@ def _below_head(name: str, module: Any) -> str:
     return _below_head(f"{name}.{prefix}" if name else prefix, base)
 
 
-def _lists_of(module: nn.Module, length: int, prefix: str) -> Iterator[tuple[str, nn.ModuleList]]:
+def _declared(model: Any) -> list[str]:
+    return list(getattr(model, "_no_split_modules", None) or ())
+
+
+def _lists_of(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.ModuleList]]:
     for name, part in module.named_modules(prefix=prefix):
-        if isinstance(part, nn.ModuleList) and len(part) == length:
+        if isinstance(part, nn.ModuleList) and len(part):
             yield name, part
 
 
-def _outermost(lists: Iterator[tuple[str, nn.ModuleList]]) -> dict[str, nn.ModuleList]:
+def _outermost(lists: dict[str, nn.ModuleList]) -> dict[str, nn.ModuleList]:
     """Drop lists inside lists: as many experts in each block as there are blocks, for instance."""
     kept: dict[str, nn.ModuleList] = {}
-    for name, part in lists:  # parents come before their children
+    for name, part in lists.items():  # parents come before their children
         if not any(name.startswith(f"{outer}.") for outer in kept):
             kept[name] = part
     return kept

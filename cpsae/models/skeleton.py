@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForMaskedLM,
+    PreTrainedModel,
 )
 
 from cpsae.errors import ModelError
@@ -79,8 +80,7 @@ def _has_sdpa(source: ModelSource, build: Callable[[str], Any]) -> bool:
 
 def _on_meta(source: ModelSource, config: Any, as_saved: bool, attention: str) -> Any:
     auto = _auto_class(source, config)
-    name = (config.architectures or [""])[0]
-    saved = getattr(transformers, name, None) if as_saved or auto is None else None
+    saved = _saved_class(config) if as_saved or auto is None else None
     if auto is None and saved is None:
         expected = ", ".join(known.__name__ for known in _CLASSES)
         raise ModelError(
@@ -93,6 +93,14 @@ def _on_meta(source: ModelSource, config: Any, as_saved: bool, attention: str) -
         return auto.from_config(
             config, attn_implementation=attention, trust_remote_code=source.trust_remote_code
         )
+
+
+def _saved_class(config: Any) -> Any:
+    """The class of transformers that the checkpoint was saved from, if it is known, and reads
+    weights alone (Qwen2.5-Omni unpickles voices beside them)."""
+    found = getattr(transformers, (config.architectures or [""])[0], None)
+    reads = getattr(getattr(found, "from_pretrained", None), "__func__", None)
+    return found if reads is PreTrainedModel.from_pretrained.__func__ else None
 
 
 def _auto_class(source: ModelSource, config: Any) -> Any:

@@ -12,7 +12,7 @@ from cpsae.config.extraction import Site
 from cpsae.errors import ModelError
 from cpsae.models.description import check_points, measure
 from cpsae.models.guard import model_errors
-from cpsae.models.hooks import drop, unused
+from cpsae.models.hooks import put, unused
 from cpsae.models.loading import load_base_model
 from cpsae.models.sites import ADDED, no_such_point, tap_all
 from cpsae.models.skeleton import Skeleton, build_skeleton
@@ -170,8 +170,40 @@ class TruncatedModel:
     def _stop(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
         raise _Reached
 
+    def _drop_unused(self, tokens: Tensor) -> None:
+        """Put nothing in the place of parts that were not called, but for those that are read all
+        the same (LayoutLMv3 asks its image embeddings for their dtype)."""
+        parts = {name: self._model.get_submodule(name) for name in self._unused[self.layer]}
+        for name in parts:
+            put(self._model, name, nn.Identity())
+        if self._runs(tokens):
+            return
+        for name, part in parts.items():
+            put(self._model, name, part)
+        for name, part in parts.items():
+            put(self._model, name, nn.Identity())
+            if self._runs(tokens):
+                continue
+            put(self._model, name, part)
+            for names in self._unused.values():
+                if name in names:
+                    names.remove(name)
+
+    def _runs(self, tokens: Tensor) -> bool:
+        try:
+            self._run(tokens)
+        except Exception:  # of the model's own code; `rows` says which where it is the last word
+            return False
+        return True
+
     def _refuse_skipped(self, ran: set[int]) -> None:
-        """Some blocks of a multi-modal model read images alone (Mllama's cross-attention)."""
+        """Some blocks of a multi-modal model read images alone (Mllama's cross-attention); some
+        models run theirs past every hook (SqueezeBERT)."""
+        if not ran:
+            raise ModelError(
+                f"model {self.description.name}: does not call its blocks as modules, so that they "
+                "cannot be tapped; take another --model"
+            )
         for site in self.sites:
             if site.layer not in ran:
                 raise ModelError(
@@ -181,8 +213,8 @@ class TruncatedModel:
 
     @torch.no_grad()
     def _keep_what_runs(self) -> None:
-        """Run two tokens, drop what that did not use, and run them again: a part that was used
-        without being called shows itself here, not in the middle of an extraction."""
+        """Run two tokens, drop what that did not use, and run them again: what is wrong with that
+        shows itself here, not in the middle of an extraction."""
         used: set[nn.Module] = set()
         after: dict[int, set[nn.Module]] = {}
         hooks = [
@@ -207,7 +239,7 @@ class TruncatedModel:
             self._time_first = given == {(2, 1, self.d)}
             for number, modules in after.items():
                 self._unused[number] = unused(self._model, self._blocks, modules)
-            drop(self._model, self._unused[self.layer])
+            self._drop_unused(tokens)
             shapes = {site: tuple(rows.shape) for site, rows in self.rows(tokens).items()}
         for site, shape in shapes.items():
             if shape == (1, 2, self.d):

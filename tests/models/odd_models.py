@@ -77,6 +77,34 @@ def _longformer() -> Any:
     return t.LongformerForMaskedLM(t.LongformerConfig(**sizes))
 
 
+def _longcat() -> Any:
+    sizes = {
+        "hidden_size": 32,
+        "ffn_hidden_size": 48,
+        "expert_ffn_hidden_size": 16,
+        "num_layers": BLOCKS,
+        "num_attention_heads": 4,
+        "q_lora_rank": 8,
+        "kv_lora_rank": 8,
+        "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 8,
+        "head_dim": 8,
+        "v_head_dim": 8,
+        "n_routed_experts": 4,
+        "zero_expert_num": 2,
+        "moe_topk": 2,
+        "max_position_embeddings": 64,
+    }
+    return t.LongcatFlashForCausalLM(t.LongcatFlashConfig(vocab_size=VOCABULARY, **_ENDS, **sizes))
+
+
+def _layoutlmv3() -> Any:
+    config = t.LayoutLMv3Config(
+        **_TEXT, coordinate_size=6, shape_size=4, input_size=28, patch_size=14
+    )
+    return t.LayoutLMv3ForTokenClassification(config)
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     "zamba": lambda: t.ZambaForCausalLM(t.ZambaConfig(**_HYBRID, mamba_dt_rank=2)),
     "zamba2": lambda: t.Zamba2ForCausalLM(
@@ -92,6 +120,8 @@ MODELS: dict[str, Callable[[], Any]] = {
     "gemma3": _gemma3,
     "xlnet": _xlnet,
     "longformer": _longformer,
+    "longcat": _longcat,
+    "layoutlmv3": _layoutlmv3,
 }
 SHARING = ("zamba", "zamba2", "zamba2_two_shared")
 
@@ -114,6 +144,8 @@ def outputs(kind: str, model: Any, tokens: torch.Tensor) -> list[torch.Tensor | 
     paths = {
         "xlnet": ("transformer", "layer"),
         "longformer": ("longformer", "encoder.layer"),
+        "longcat": ("model", "layers"),
+        "layoutlmv3": ("layoutlmv3", "encoder.layer"),
         "blip2": ("language_model", "model.decoder.layers"),
         "instructblip": ("language_model", "model.decoder.layers"),
         "llama4": ("language_model", "model.layers"),

@@ -4,6 +4,7 @@ multi-modal models: every one against plain hooks on the model that was saved.""
 import odd_models
 import pytest
 import torch
+import transformers as t
 
 from cpsae.errors import ModelError
 from cpsae.models import TruncatedModel, describe, find_source, self_test
@@ -46,6 +47,39 @@ def test_several_sites_one_of_them_skipped(tmp_path) -> None:
     odd_models.save("mllama", tmp_path)
     with pytest.raises(ModelError, match="layer 1: .*choose another --layer"):
         TruncatedModel.load(find_source(str(tmp_path)), [Site(1), Site(3)], torch.float32, CPU)
+
+
+def test_blocks_that_are_no_modules_when_they_run(tmp_path) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    config = t.SqueezeBertConfig(vocab_size=61, num_attention_heads=4, embedding_size=32, **sizes)
+    t.SqueezeBertModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="does not call its blocks as modules"):
+        TruncatedModel.load(find_source(str(tmp_path)), 0, torch.float32, CPU)
+
+
+@pytest.mark.parametrize("kept", [[], ["reader"], ["reader", "other_reader"]])
+def test_parts_that_are_read_without_a_call_stay(kept, tmp_path) -> None:
+    """Those beside them go."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
+    config = t.BertConfig(vocab_size=61, num_attention_heads=4, **sizes)
+    t.BertModel(config).save_pretrained(tmp_path)
+    truncated = TruncatedModel.load(find_source(str(tmp_path)), 1, torch.float32, CPU)
+    model = truncated._model
+    for name in ("idle", "reader", "other_reader"):
+        model.add_module(name, torch.nn.Linear(3, 3))
+
+    def read(module, _args, _kwargs):
+        for name in kept:
+            getattr(module, name).weight.sum()
+
+    model.register_forward_pre_hook(read, with_kwargs=True)
+    before = {site: rows.clone() for site, rows in truncated.rows(torch.full((1, 4), 7)).items()}
+    truncated._keep_what_runs()
+    found = {name for name, part in model.named_children() if isinstance(part, torch.nn.Linear)}
+    assert found == set(kept)
+    assert not set(truncated._unused[1]) & set(kept) and "idle" in truncated._unused[1]
+    for site, rows in truncated.rows(torch.full((1, 4), 7)).items():
+        assert torch.equal(rows, before[site])
 
 
 @pytest.mark.parametrize("kind", odd_models.SHARING)

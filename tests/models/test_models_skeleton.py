@@ -170,3 +170,13 @@ def test_code_that_offers_no_language_model(shipped) -> None:
     with pytest.raises(ModelError, match="nor its own code offers AutoModel, ") as caught:
         describe(find_source(str(folder), trust_remote_code=True))
     assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_unpickles_is_never_taken(tmp_path) -> None:
+    """That of Qwen2.5-Omni reads voices from a pickled file beside the weights."""
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    name = "Qwen2_5OmniForConditionalGeneration"
+    config: dict[str, Any] = {"model_type": "qwen2_5_omni", "architectures": [name]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="a Qwen2_5OmniConfig; take a language model"):
+        describe(find_source(str(tmp_path)))
