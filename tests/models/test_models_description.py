@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import odd_models
 import pytest
 import torch
 import transformers as t
@@ -39,6 +40,14 @@ def test_rows_for_prompts_are_rows_too(tmp_path) -> None:
     config = t.CpmAntConfig(vocab_size=61, dim_ff=48, prompt_length=4, prompt_types=2, **sizes)
     model = t.CpmAntModel(config)
     assert saved(model, tmp_path).embedding_rows == model.input_embedding.num_embeddings == 61 + 8
+
+
+def test_rows_for_images_are_rows_too(tmp_path) -> None:
+    """Mllama has eight, which its config does not count."""
+    text = odd_models.save("mllama", tmp_path).model.language_model
+    description = describe(find_source(str(tmp_path)))
+    assert description.embedding_rows == text.embed_tokens.num_embeddings == 61 + 8
+    assert text.config.vocab_size == 61
 
 
 def test_a_multi_modal_model_has_the_rows_of_its_text(tmp_path) -> None:
