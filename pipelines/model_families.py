@@ -299,7 +299,7 @@ def _blocks(text: Any) -> nn.ModuleList:
 
 
 def _line(error: BaseException, folder: Path | None = None) -> str:
-    text = (str(error).strip().splitlines() or [""])[0]
+    text = " ".join(str(error).split())
     if folder is not None:
         text = text.replace(str(folder), "FOLDER")
     if not isinstance(error, CpsaeError | NotBuilt):

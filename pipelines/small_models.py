@@ -74,6 +74,13 @@ UNSET = {
 """What a default config may leave at None, though its model needs it."""
 SECTIONS = {"mrope_section": [4, 2, 2], "rope_type": "default", "rope_theta": 10000.0}
 HALF = {**SECTIONS, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
+INDEXER = {
+    "indexer_budget": 8,
+    "indexer_compress_ratio": 2,
+    "indexer_n_heads": HEADS,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": HEAD,
+}
 
 OVERRIDES: dict[str, dict[str, Any]] = {
     **{
@@ -104,8 +111,12 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "emu3": {"vocabulary_map": {"<image>": 100, "<|extra_200|>": 101}},
     "deepseek_ocr2": {"text_config.mlp_layer_types": ["dense", *["sparse"] * 5]},
     "deepseek_vl_hybrid": {"high_res_vision_config.global_attn_indexes": [0, 1]},
+    "dbrx": {
+        "attn_config.rope_theta": 10000.0,
+        "attn_config.kv_n_heads": KEY_HEADS,
+        "attn_config.clip_qkv": 8.0,
+    },
     "dory": {"n_input_layers": 2, "n_recurrent_layers": 2, "n_output_layers": 2},
-    "dots3_note": {"text_config.head_dim": 2 * HEAD},
     "dots3_note_text": {"head_dim": 2 * HEAD},
     "diffusion_gemma": {"text_config.num_experts": 4, "text_config.top_k_experts": 2},
     "esm": {"pad_token_id": 1, "mask_token_id": 3},
@@ -120,6 +131,10 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "glm5_next": {"text_config.index_topk": 32},
     "glm5_next_text": {"index_topk": 32},
+    **{
+        name: {f"{part}{key}": value for key, value in INDEXER.items()}
+        for name, part in (("qwen4_exp", "text_config."), ("qwen4_exp_text", ""))
+    },
     "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"] * 3},
     "layoutlmv3": {"coordinate_size": 12, "shape_size": 8},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 3},
@@ -182,8 +197,8 @@ def build(family: str) -> Any:
     ValueError where it stays too large."""
     config = small_config(family)
     model_class = getattr(transformers, class_of(family), None)
-    if model_class is None:  # not every class is exported
-        model_class = transformers.AutoModel._model_mapping[type(config)]
+    if model_class is None:
+        raise ValueError(f"transformers names {class_of(family)}, but has none")
     with torch.device("meta"):
         parameters = sum(p.numel() for p in model_class(config).parameters())
     if parameters > LARGEST:
