@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from cpsae.durable import writer_lock
 from cpsae.errors import BusyError, DiskError, ModelError, NonFiniteError, SettingsError
 from cpsae.extraction import preflight
+from cpsae.extraction.memory import Room
 from cpsae.models import TruncatedModel
 from cpsae.stages.extract import extract
 from cpsae.store import StoreWriter, open_store
@@ -54,10 +55,13 @@ def test_nothing_to_write_fits_a_full_disk(monkeypatch, tmp_path) -> None:
 
 
 def test_memory_that_is_too_small(settings, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(preflight, "free_memory", lambda _: 1000)
-    with pytest.raises(
-        ModelError, match=r"need about .* of memory in float32, cpu has 1.0 kB free"
-    ):
+    room = Room(1000, "memory.max of the control group /job")
+    monkeypatch.setattr(preflight, "main_memory", lambda: room)
+    text = (
+        r"need about .* of memory in float32, cpu has 1.0 kB free under memory.max of the "
+        "control group /job; .* raise that limit"
+    )
+    with pytest.raises(ModelError, match=text):
         extract(settings())
     assert list(tmp_path.iterdir()) == []
 
