@@ -1,5 +1,6 @@
 """`cpsae extract`: stage 1."""
 
+import shlex
 from typing import Any
 
 import click
@@ -131,5 +132,5 @@ def command(
             each = "" if len(done.stores) == 1 else f" in each of {len(done.stores)} stores"
             terminal.print(
                 f"{done.path}: {done.vectors:,} vectors and {done.evaluation_vectors:,} held out"
-                f"{each}, d = {done.d}; next: cpsae fit --store {done.stores[0]}"
+                f"{each}, d = {done.d}; next: cpsae fit --store {shlex.quote(str(done.stores[0]))}"
             )
