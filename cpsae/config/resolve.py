@@ -1,5 +1,6 @@
 """How a setting gets its value: option > `--set` > recipe file > preset > default."""
 
+import codecs
 import json
 import tomllib
 from collections.abc import Callable, Mapping
@@ -16,6 +17,17 @@ S = TypeVar("S", bound=Settings)
 
 RECIPE = "recipe"
 """What the name of a layer that is a file begins with."""
+
+
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    b"": "utf-8",
+}
+"""Encodings by their byte-order mark."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises SettingsError where the file is missing or malformed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _text_of(path)
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
@@ -130,13 +142,21 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return flatten(values)
 
 
+def _text_of(path: Path) -> str:
+    """UTF-8, or what a byte-order mark says, as editors on Windows write it. Raises OSError,
+    UnicodeDecodeError."""
+    content = path.read_bytes()
+    marked = (mark for mark in _MARKS if content.startswith(mark))
+    return content.decode(_MARKS[next(marked, b"")])
+
+
 def read_run_config(path: Path) -> dict[str, Any] | None:
     """The whole config.json of a run, where a recipe is one; None for any other recipe.
 
     Raises SettingsError where it names no store.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else None
+        content = json.loads(_text_of(path)) if path.suffix == ".json" else None
     except (OSError, ValueError):
         return None  # `read_recipe` says what is wrong with it
     if not (isinstance(content, dict) and {"settings", "store", "preset"} <= content.keys()):

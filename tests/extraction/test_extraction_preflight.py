@@ -133,6 +133,35 @@ def test_a_nan_in_the_middle_names_chunk_and_layer(settings, monkeypatch) -> Non
     assert chunks_of(unbroken.path) == chunks_of(open_store(path).path)
 
 
+@pytest.mark.parametrize(
+    ("computed", "written", "remedy"),
+    [
+        ("float16", "bfloat16", r"--dtype bfloat16 \(or float32\) and --fresh"),
+        ("float16", "float32", r"--dtype bfloat16 \(or float32\) and --fresh"),
+        ("float16", "float16", r"--dtype bfloat16 \(or float32\) and --fresh"),
+        ("float32", "float16", "--store-dtype bfloat16, with --fresh"),
+    ],
+)
+def test_where_float16_ends(settings, monkeypatch, computed, written, remedy) -> None:
+    chosen = settings(layer=0, dtype=computed, store_dtype=written)
+    rows = TruncatedModel.rows
+
+    def beyond(self, tokens):
+        found = rows(self, tokens)
+        if len(tokens) > 1:
+            for hidden in found.values():
+                hidden[0, 1, 0] = 70_000.0  # an infinity in float16
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TruncatedModel, "rows", beyond)
+        with pytest.raises(NonFiniteError, match=f"float16 ends at 65504: .*{remedy}"):
+            extract(chosen)
+    other = {"dtype": "bfloat16"} if computed == "float16" else {"store_dtype": "bfloat16"}
+    again = {"layer": 0, "dtype": computed, "store_dtype": written, **other}
+    assert extract(settings(**again), fresh=True).computed_chunks > 0  # the advice is enough
+
+
 @pytest.mark.parametrize("syncs", [5, 50], ids=["among the documents", "among the chunks"])
 def test_a_disk_that_fills_up_in_the_middle(settings, monkeypatch, syncs) -> None:
     chosen = settings(layer=0)
