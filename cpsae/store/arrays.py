@@ -1,12 +1,12 @@
 """Making a store from rows that somebody already has: other models, other tools, vision."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from cpsae.config.extraction import StoreDtype
 from cpsae.durable import LOCK_NAME, local_folder, writer_lock
@@ -22,7 +22,6 @@ from cpsae.store.layout import (
 )
 from cpsae.store.statistics import as_float32
 from cpsae.store.writer import StoreWriter
-from cpsae.tensors import array_of
 
 
 def write_store(
@@ -151,7 +150,10 @@ def _remove_all(path: Path) -> None:
 def _rows_of(name: str, rows: Any) -> npt.NDArray[Any]:
     """What somebody handed in as a plain array, copied only from a GPU or out of lists. Raises
     StoreError where it is none, or a value of it is masked."""
-    if isinstance(rows, torch.Tensor):
+    torch = sys.modules.get("torch")  # who hands in a tensor has it; a store does without
+    if torch is not None and isinstance(rows, torch.Tensor):
+        from cpsae.tensors import array_of
+
         if rows.layout != torch.strided:
             raise StoreError(f"{name}: is a sparse tensor; hand in its to_dense()")
         plain = rows.detach().cpu().resolve_conj().resolve_neg()

@@ -102,6 +102,11 @@ class FitSettings(FeedSettings, EnablingSettings, TrainSettings):
     method: SerializeAsAny[KindSettings]
     """The settings of the kind alone."""
 
+    def __init__(self, **values: Any) -> None:  # a type checker cannot know a kind's own keys
+        super().__init__(**values)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # as of Settings
+
     @model_validator(mode="before")
     @classmethod
     def _hand_the_kind_its_own(cls, values: Any) -> Any:

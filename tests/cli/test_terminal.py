@@ -259,7 +259,7 @@ class Clock:
 
     def __init__(self, monkeypatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(terminal.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr("cpsae.cli.terminal.time.monotonic", lambda: self.now)
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,8 @@ def test_whoever_waits_for_nobody_says_so(settings, monkeypatch, rank) -> None:
 
 def test_patience_begins_again_with_progress(monkeypatch) -> None:
     clock = iter(range(0, 1000, 30))
-    monkeypatch.setattr(waiting.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(waiting.time, "sleep", lambda _: None)
+    monkeypatch.setattr("cpsae.extraction.waiting.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("cpsae.extraction.waiting.time.sleep", lambda _: None)
     heard = []
     patience = waiting.Patience(Worker(1, 2), "the tokens", heard.append)
     for done in (1, 2, 3, 3, 3, 3, 3, 4, 4, 4):
