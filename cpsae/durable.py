@@ -1,7 +1,6 @@
 """How bytes reach the disk: whole or not at all, by one writer at a time."""
 
 import errno
-import fcntl
 import os
 import re
 import secrets
@@ -10,8 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cpsae.errors import BusyError, CpsaeError, DiskError
+from cpsae.errors import BusyError, CpsaeError, DiskError, PlatformError
 from cpsae.events import Note, OnEvent, ignore
+
+try:
+    import fcntl
+except ImportError:  # not POSIX: stores and runs can be read there
+    fcntl = None  # type: ignore[assignment]
 
 TEMPORARY_SUFFIX = ".tmp"
 LOCK_NAME = ".lock"
@@ -102,6 +106,8 @@ def make_folders(folder: Path) -> None:
 
 def fsync_folder(folder: Path) -> None:
     """Make the names in a folder durable, on a file system that can."""
+    if fcntl is None:  # where there is no POSIX, a folder cannot be opened
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -138,8 +144,14 @@ def writer_lock(folder: Path, what: str, on_event: OnEvent = ignore) -> Iterator
     The kernel frees the lock when the process dies, however it dies. On the way out the lock file
     is removed, and so are the folders made here if nothing else was put into them.
     On a file system without locks there is a warning instead. Raises BusyError where another
-    process holds it; `what` ("store", "run") is for its text.
+    process holds it, PlatformError where the system has no such locks; `what` ("store", "run") is
+    for their texts.
     """
+    if fcntl is None:
+        raise PlatformError(
+            f"{folder}: writing a {what} needs a POSIX system with fcntl locks, like Linux or "
+            "macOS; this system can only read: write there, then copy it here"
+        )
     folder = folder.resolve()  # a link stays one, whatever becomes of what it leads to
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     path = folder / LOCK_NAME

@@ -76,5 +76,9 @@ class DiskError(CpsaeError):
     """A disk that is full, read-only, or too small for what was asked."""
 
 
+class PlatformError(CpsaeError):
+    """An operating system that lacks what writing a store or a run needs."""
+
+
 class RunError(CpsaeError):
     """A folder that is no run, or a run that cannot be used as asked."""

@@ -39,3 +39,10 @@ def test_a_folder_in_its_place(tmp_path):
 def test_parsing_says_what_was_found():
     with pytest.raises(ValueError, match="expected a JSON object, found list"):
         parse_object(b"[1]")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_an_editor_s_byte_order_mark_is_no_fault(tmp_path, encoding) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes('{"name": "caf\u00e9"}'.encode(encoding))
+    assert read_object(path, RunError, "restore it") == {"name": "caf\u00e9"}

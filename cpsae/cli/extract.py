@@ -1,5 +1,6 @@
 """`cpsae extract`: stage 1."""
 
+import shlex
 from typing import Any
 
 import click
@@ -104,9 +105,12 @@ def command(
     """
     from cpsae.workers import Worker
 
-    if not Worker.from_environment().is_leader:
-        values["quiet"] = True  # one bar and one result, whatever the number of workers
+    with usage_errors():
+        worker = Worker.from_environment()
     with terminal_of(values) as terminal:
+        if worker.count > 1:
+            terminal.note(f"this is {worker}")
+        terminal.quiet |= not worker.is_leader  # one bar and one result, of however many
         from cpsae.config import ExtractSettings
         from cpsae.durable import local_folder
         from cpsae.errors import SettingsError
@@ -120,13 +124,13 @@ def command(
 
         from cpsae.stages.extract import extract
 
-        done = extract(settings, fresh=not resume, on_event=terminal.on_event)
-        if not Worker.from_environment().is_leader:
+        done = extract(settings, terminal.on_event, worker, fresh=not resume)
+        if not worker.is_leader:
             return
         paths = {"path": str(done.path), "stores": [str(path) for path in done.stores]}
         if not terminal.result({**done.__dict__, **paths, "complete": True}):
             each = "" if len(done.stores) == 1 else f" in each of {len(done.stores)} stores"
             terminal.print(
                 f"{done.path}: {done.vectors:,} vectors and {done.evaluation_vectors:,} held out"
-                f"{each}, d = {done.d}; next: cpsae fit --store {done.stores[0]}"
+                f"{each}, d = {done.d}; next: cpsae fit --store {shlex.quote(str(done.stores[0]))}"
             )

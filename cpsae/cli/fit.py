@@ -76,9 +76,12 @@ def command(
     the weights that an uninterrupted run has.
     """
     with terminal_of(values) as terminal:
+        from cpsae.workers import Worker
+
         repeated = _run_of(recipe)
         name = preset or repeated.get("preset", "paper")
         with usage_errors():
+            Worker.from_environment()  # refuses what is malformed; `fit` refuses several
             layers = _layers(given(OPTIONS, values), assignments, recipe, name)
             members = _members(axes, layers)
             resolved = _resolved(layers)

@@ -138,6 +138,8 @@ def _run(path: Path) -> dict[str, Any]:
             "steps": schedule["steps"],
             "last_step": _last_step(run.metrics),
         }
+        if "facts" in config:
+            content["skipped_share"] = config["facts"]["skipped_share"]
     except (KeyError, TypeError):
         raise RunError(f"{path}: is no run; its config.json is not of `cpsae fit`") from None
     return content | (run.read_summary() if run.complete else {})

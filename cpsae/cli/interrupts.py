@@ -13,7 +13,10 @@ from types import FrameType
 
 _PATIENCE = 2
 """Signals that are answered by an exception; the next one finds a process that does not listen."""
-_NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NUMBERS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+"""Of those that the system knows: Windows has no SIGHUP."""
 _STOPPING = b"stopping once what is done is safe; press again to stop at once\n"
 
 _reached = 0.0

@@ -11,7 +11,7 @@ import click
 
 from cpsae import __version__
 from cpsae.cli.interrupts import Interrupted, catch_signals
-from cpsae.cli.streams import standard_error, standard_output
+from cpsae.cli.streams import escape_what_cannot_be_encoded, standard_error, standard_output
 from cpsae.errors import CpsaeError
 
 _COMMANDS = {
@@ -59,6 +59,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 error, 2 wrong command line, 128 + signal."""
+    escape_what_cannot_be_encoded()
     try:
         with catch_signals():
             code = _run()

@@ -5,6 +5,7 @@ the other end of a pipe, a full disk. What shows progress then falls silent; not
 import os
 import sys
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 _GONE = (OSError, ValueError)
@@ -27,10 +28,17 @@ class LastingStream:
         """Write what can be written."""
         if self._stream is not None:
             try:
-                self._stream.write(text)
+                self._write(self._stream, text)
             except _GONE:
                 self._lose()
         return len(text)
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:  # a ValueError, but the stream is still there
+            encoding = self.encoding
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
     def flush(self) -> None:
         """Flush what can be flushed."""
@@ -60,6 +68,14 @@ class LastingStream:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
             os.close(nowhere)
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """Let standard output and standard error of this process show an escape for what their encoding
+    has no sign for, whoever writes: click's help, a library's warning."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def standard_output() -> Any:

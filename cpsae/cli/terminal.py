@@ -167,10 +167,17 @@ class _Bar:
 
     def __init__(self, event: Started) -> None:
         self.event = event
+        self.done, self._began, self._seconds = event.done, time.monotonic(), 0.0
         self._note_progress(event.done)
 
     def advance(self, event: Advanced) -> None:
+        self.done, self._seconds = event.done, time.monotonic() - self._began
         self._note_progress(event.done)
+
+    @property
+    def rate(self) -> float | None:
+        """Units a second from the beginning to the last report; None before there is one."""
+        return (self.done - self.event.done) / self._seconds if self._seconds > 0 else None
 
     def _note_progress(self, done: int) -> None:
         if self.event.kept:
@@ -187,7 +194,7 @@ class _LiveBar(_Bar):
             TextColumn("{task.description}"),
             _From(_BAR_FROM, console, _FittingBar(console)),
             MofNCompleteColumn(),
-            _From(_RATE_FROM, console, _Rate(event.unit)),
+            _From(_RATE_FROM, console, _Rate(self)),
             TimeRemainingColumn(),
             _From(_FIGURES_FROM, console, TextColumn("{task.fields[values]}", style="dim")),
             console=console,
@@ -234,41 +241,37 @@ class _FittingBar(BarColumn):
 
 
 class _Rate(ProgressColumn):
-    """Units a second since the work began here."""
+    """Units a second since the work began here; rich's own leaves out the first report's time."""
 
-    def __init__(self, unit: str) -> None:
+    def __init__(self, bar: _Bar) -> None:
         super().__init__()
-        self.unit = unit
+        self.bar = bar
 
-    def render(self, task: Task) -> Text:
-        speed = "" if task.speed is None else f"{task.speed:,.0f} {self.unit}s/s"
-        return Text(speed, no_wrap=True)
+    def render(self, task: Task) -> Text:  # noqa: ARG002
+        rate = self.bar.rate
+        return Text("" if rate is None else f"{rate:,.0f} {self.bar.event.unit}s/s", no_wrap=True)
 
 
 class _PlainBar(_Bar):
     def __init__(self, terminal: Terminal, event: Started) -> None:
         super().__init__(event)
         self.terminal = terminal
-        self.began = self.told = time.monotonic()
-        self.done = event.done
+        self.told = self._began
 
     def advance(self, event: Advanced) -> None:
         super().advance(event)
-        self.done = event.done
-        now = time.monotonic()
+        now = self._began + self._seconds
         if now - self.told >= _PLAIN_SECONDS or event.done == self.event.total:
             self.told = now
-            self.terminal.note(self._line(event, now - self.began))
+            self.terminal.note(self._line(event))
 
-    def _line(self, event: Advanced, seconds: float) -> str:
-        work = self.event
+    def _line(self, event: Advanced) -> str:
+        work, rate = self.event, self.rate
         share = event.done / work.total if work.total else 1.0
-        rate = (event.done - work.done) / max(seconds, 1e-9)
-        left = (work.total - event.done) / rate if rate else 0.0
-        text = (
-            f"{work.work}: {event.done:,} of {work.total:,} {work.unit}s ({share:.0%}), "
-            f"{rate:,.0f} {work.unit}s/s, {_duration(left)} left"
-        )
+        text = f"{work.work}: {event.done:,} of {work.total:,} {work.unit}s ({share:.0%})"
+        if rate is not None:
+            left = (work.total - event.done) / rate if rate else 0.0
+            text += f", {rate:,.0f} {work.unit}s/s, {_duration(left)} left"
         values = _values(event)
         return f"{text}, {values}" if values else text
 

@@ -1,10 +1,14 @@
 """What all settings share: frozen pydantic models that refuse unknown keys."""
 
+import os
 import re
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from cpsae.config.wording import key_of, one_line
+from cpsae.errors import SettingsError
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 DEVICE_NAME = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -22,6 +26,18 @@ class Settings(Record):
 
     inlined: ClassVar[tuple[str, ...]] = ()
     """Groups whose keys are flat outside: they are given, shown and blamed without the group."""
+
+    def __init__(self, **values: Any) -> None:
+        """Raises SettingsError, one line, where a value is wrong or a key unknown."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            problems = [(key_of(problem, self.inlined), problem) for problem in error.errors()]
+            raise SettingsError(one_line(problems, {})) from None
+
+    # pydantic, where it validates a dictionary, then does not come by here: `resolve` and a group's
+    # own group want its errors as they are, to say where a value is from
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
 def parse_count(value: Any) -> Any:
@@ -42,6 +58,14 @@ def parse_count(value: Any) -> Any:
     if scaled != int(scaled):
         raise ValueError(f"'{value}' is not a whole number")
     return int(scaled)
+
+
+def _path_as_text(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+PathText = Annotated[str, BeforeValidator(_path_as_text)]
+"""A path as text, which may be given as a pathlib.Path."""
 
 
 Count = Annotated[int, BeforeValidator(parse_count)]

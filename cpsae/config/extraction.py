@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
-from cpsae.config.base import Count, Device, Settings
+from cpsae.config.base import Count, Device, PathText, Settings
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 StoreDtype = Literal["bfloat16", "float16", "float32"]
@@ -25,7 +25,7 @@ class Site(NamedTuple):
 class ExtractSettings(Settings):
     """What `cpsae extract` is asked for. The defaults are the paper's (METHOD section 4)."""
 
-    model: str = Field("google/gemma-2-2b", min_length=1)
+    model: PathText = Field("google/gemma-2-2b", min_length=1)
     """A hub name, a local folder, or a local .gguf file."""
     revision: str | None = None
     """Branch, tag or commit of a model on the hub."""
@@ -36,7 +36,7 @@ class ExtractSettings(Settings):
     input; attn_out and mlp_out are what attention and the MLP add to the residual stream."""
     tokens: Count = Field(128, ge=2)
     """Tokens a context, beginning-of-sequence token included."""
-    dataset: str = Field("monology/pile-uncopyrighted", min_length=1)
+    dataset: PathText = Field("monology/pile-uncopyrighted", min_length=1)
     """A hub name, or a local file or folder (.txt, .jsonl, .parquet, source files)."""
     dataset_revision: str | None = None
     """Branch, tag or commit of a data set on the hub."""
@@ -46,7 +46,7 @@ class ExtractSettings(Settings):
     """The field of a .jsonl line, parquet row or hub record that holds the text."""
     vectors: Count = Field(10_000_000, ge=1)
     """Training rows to store, exactly; the held-out part comes on top."""
-    store: str = Field("acts.zarr", min_length=1)
+    store: PathText = Field("acts.zarr", min_length=1)
     """Folder of the store."""
     dtype: Dtype = "auto"
     """What the model computes in; auto: bfloat16 on a GPU, float32 on a CPU."""

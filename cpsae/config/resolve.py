@@ -1,5 +1,6 @@
 """How a setting gets its value: option > `--set` > recipe file > preset > default."""
 
+import codecs
 import json
 import tomllib
 from collections.abc import Callable, Mapping
@@ -10,12 +11,24 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from cpsae.config.base import Settings
+from cpsae.config.wording import blamed, key_of, one_line
 from cpsae.errors import SettingsError
 
 S = TypeVar("S", bound=Settings)
 
 RECIPE = "recipe"
 """What the name of a layer that is a file begins with."""
+
+
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    b"": "utf-8",
+}
+"""Encodings by their byte-order mark."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +69,12 @@ def resolve(
     try:
         return Resolved(settings_class.model_validate(nest(values)), origins)
     except ValidationError as error:
-        problems = [(_key(problem, settings_class.inlined), problem) for problem in error.errors()]
-        blamed = [layer for key, _ in problems for layer in _blamed(key, origins)]
-        from_file = any(layer.startswith(RECIPE) for layer in blamed)
-        raise SettingsError(_one_line(problems, origins), from_file) from None
+        problems = [
+            (key_of(problem, settings_class.inlined), problem) for problem in error.errors()
+        ]
+        sources = [layer for key, _ in problems for layer in blamed(key, origins)]
+        from_file = any(layer.startswith(RECIPE) for layer in sources)
+        raise SettingsError(one_line(problems, origins), from_file) from None
 
 
 def defaults(settings_class: type[Settings]) -> dict[str, Any]:
@@ -111,7 +126,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises SettingsError where the file is missing or malformed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _text_of(path)
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
@@ -130,13 +145,21 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return flatten(values)
 
 
+def _text_of(path: Path) -> str:
+    """UTF-8, or what a byte-order mark says, as editors on Windows write it. Raises OSError,
+    UnicodeDecodeError."""
+    content = path.read_bytes()
+    marked = (mark for mark in _MARKS if content.startswith(mark))
+    return content.decode(_MARKS[next(marked, b"")])
+
+
 def read_run_config(path: Path) -> dict[str, Any] | None:
     """The whole config.json of a run, where a recipe is one; None for any other recipe.
 
     Raises SettingsError where it names no store.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else None
+        content = json.loads(_text_of(path)) if path.suffix == ".json" else None
     except (OSError, ValueError):
         return None  # `read_recipe` says what is wrong with it
     if not (isinstance(content, dict) and {"settings", "store", "preset"} <= content.keys()):
@@ -158,55 +181,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
-
-
-def _one_line(problems: list[tuple[str, Any]], origins: Mapping[str, str]) -> str:
-    texts = []
-    for key, problem in problems:
-        reason = _reason(problem)
-        blamed = _blamed(key, origins)
-        shown = f" = {problem['input']!r}" if key and not isinstance(problem["input"], dict) else ""
-        source = f" (from {', '.join(blamed)})" if blamed else ""
-        texts.append(f"{key}{shown}{source}: {reason}" if key else reason)
-    return "; ".join(texts)
-
-
-_EXPECTED = {
-    "greater_than_equal": "expected {ge} or more",
-    "greater_than": "expected more than {gt}",
-    "less_than_equal": "expected {le} or less",
-    "less_than": "expected less than {lt}",
-    "literal_error": "expected {expected}",
-    "int_parsing": "expected a whole number",
-    "int_from_float": "expected a whole number",
-    "float_parsing": "expected a number",
-    "finite_number": "expected a finite number",
-    "bool_parsing": "expected true or false",
-    "string_too_short": "expected a text that is not empty",
-}
-"""Our words for pydantic's types of errors; others keep pydantic's."""
-
-
-def _reason(problem: Any) -> str:
-    template = _EXPECTED.get(problem["type"])
-    if template is None:
-        return str(problem["msg"]).removeprefix("Value error, ")
-    return template.format(**{k: _plain(v) for k, v in problem.get("ctx", {}).items()})
-
-
-def _plain(bound: Any) -> Any:
-    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
-
-
-def _key(problem: Any, inlined: tuple[str, ...]) -> str:
-    parts = [str(part) for part in problem["loc"]]
-    return ".".join(parts[1:] if parts and parts[0] in inlined else parts)
-
-
-def _blamed(key: str, origins: Mapping[str, str]) -> list[str]:
-    """The layers that set a key or, where a rule about a whole group is broken, keys in it."""
-    found = {layer for k, layer in origins.items() if k == key or k.startswith(f"{key}.")}
-    return sorted(found - {"default"})
 
 
 def _nearest(key: str, known: Mapping[str, Any]) -> str:

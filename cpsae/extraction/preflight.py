@@ -9,6 +9,7 @@ import torch
 
 from cpsae.device import is_out_of_memory
 from cpsae.errors import DiskError, ModelError
+from cpsae.extraction.memory import Room, main_memory
 from cpsae.store.layout import CRC_BYTES, NUMPY_DTYPES, Manifest
 from cpsae.tensors import dtype_name
 
@@ -58,11 +59,13 @@ def refuse_small_memory(
     exceed the free memory."""
     wanted = parameters * dtype.itemsize + _BATCH_COPIES * batch_values * dtype.itemsize + buffers
     free = free_memory(device)
-    if free is not None and wanted > free:
+    if free is not None and wanted > free.bytes:
+        under = f" under {free.limit}" if free.limit else ""
+        instead = "raise that limit" if free.limit else "take another --device"
         raise ModelError(
             f"{what} need about {gigabytes(wanted)} of memory in "
-            f"{dtype_name(dtype)}, {device} has {gigabytes(free)} free; use a "
-            "smaller --batch-contexts, --dtype bfloat16, or another --device"
+            f"{dtype_name(dtype)}, {device} has {gigabytes(free.bytes)} free{under}; use a "
+            f"smaller --batch-contexts or --dtype bfloat16, or {instead}"
         )
 
 
@@ -81,16 +84,11 @@ def memory_errors(name: str, device: torch.device) -> Iterator[None]:
         ) from error
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Bytes free on a GPU, or available in main memory; None where the system does not say."""
+def free_memory(device: torch.device) -> Room | None:
+    """What is free on a GPU, or of main memory; None where the system does not say."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    available = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(available[0]) * 1024 if available else None
+        return Room(int(torch.cuda.mem_get_info(device)[0]))
+    return main_memory()
 
 
 def gigabytes(count: int) -> str:

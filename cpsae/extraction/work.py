@@ -8,6 +8,7 @@ import torch
 from cpsae.config.extraction import Site
 from cpsae.errors import StoreError
 from cpsae.events import Advanced, Finished, Note, OnEvent, Started
+from cpsae.extraction import waiting
 from cpsae.extraction.compute import ChunkPipeline, Piece
 from cpsae.extraction.lead import load_model
 from cpsae.extraction.plan import Plan, Target
@@ -15,17 +16,17 @@ from cpsae.extraction.prepare import device_record
 from cpsae.models import TruncatedModel
 from cpsae.store import Chunk, StoreWriter, open_store
 
-_LOOK_SECONDS = 1.0
-
 
 def wait_for_tokens(plan: Plan, on_event: OnEvent) -> None:
     """Until the leading worker has settled the tokens: not in a collective, which times out."""
+    what = f"worker 0 to settle the tokens of {plan.place}"
+    patience = waiting.Patience(plan.worker, what, on_event)
     told = False
     while not all(map(_has_tokens, plan.targets)):
         if not told:
             on_event(Note(f"worker {plan.worker.rank} waits for the tokens", "detail"))
             told = True
-        time.sleep(_LOOK_SECONDS)
+        patience.wait([target.manifest is not None for target in plan.targets])
 
 
 def _has_tokens(target: Target) -> bool:
@@ -60,8 +61,10 @@ def fill(plan: Plan, model: TruncatedModel | None, on_event: OnEvent) -> int:
     if pieces:
         store = open_store(plan.targets[0].path, allow_partial=True)
         ChunkPipeline(loaded, store, writers).run(pieces, progress.committed)
+    what = f"the chunks of the other workers in {plan.place}"
+    patience = waiting.Patience(plan.worker, what, on_event)
     while shared and not progress.look():
-        time.sleep(_LOOK_SECONDS)
+        patience.wait(progress.done)
     progress.end()
     return len(pieces)
 
@@ -109,7 +112,7 @@ class Progress:
     def look(self) -> bool:
         """Count what all workers have written; whether that is everything."""
         now = time.monotonic()
-        if now - self._looked >= _LOOK_SECONDS:
+        if now - self._looked >= waiting.LOOK_SECONDS:
             self._looked = now
             left = []
             for piece in self._left:

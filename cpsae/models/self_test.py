@@ -84,9 +84,12 @@ def _difference(found: Tensor, expected: Tensor) -> float:
 def _refuse_non_finite(truncated: TruncatedModel, site: Site, rows: Tensor, tokens: Tensor) -> None:
     bad = int((~torch.isfinite(rows)).any(dim=-1).sum())
     if bad:
+        remedy = "take --dtype float32"
+        if truncated.dtype == torch.float16:
+            remedy = "float16 ends at 65504: run again with --dtype bfloat16 (or float32)"
         raise NonFiniteError(
             f"{_name(truncated, site)}: NaN or Inf at {bad} of {tokens.numel()} positions in "
-            f"{truncated.dtype}; take --dtype float32, or bfloat16 in place of float16"
+            f"{truncated.dtype}; {remedy}, with --fresh where the store was begun"
         )
 
 

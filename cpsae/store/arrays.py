@@ -1,6 +1,7 @@
 """Making a store from rows that somebody already has: other models, other tools, vision."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,15 +26,16 @@ from cpsae.store.writer import StoreWriter
 
 def write_store(
     path: str | Path,
-    activations: npt.NDArray[Any],
-    evaluation: npt.NDArray[Any] | None = None,
+    activations: Any,
+    evaluation: Any = None,
     *,
     store_dtype: StoreDtype = "bfloat16",
     seed: int = 0,
     layer: int | None = None,
     description: str = "",
 ) -> Path:
-    """Write rows (vectors, d) of any float dtype, in memory or memory-mapped, as a store.
+    """Write rows (vectors, d) of any float dtype as a store: a numpy array, in memory or
+    memory-mapped, a torch tensor on any device, or lists.
 
     The rows are shuffled by `seed`. Without `evaluation` rows of your own, a share of them is held
     out by row (the share that `extract` holds out); where neighbouring rows come from one
@@ -43,6 +45,8 @@ def write_store(
     NonFiniteError for a NaN or Inf; DiskError where the disk is full.
     """
     path = local_folder(path, "store", StoreError)
+    activations = _rows_of("activations", activations)
+    evaluation = None if evaluation is None else _rows_of("evaluation", evaluation)
     _check(activations, evaluation, store_dtype)
     d = activations.shape[1]
     order = np.random.default_rng(seed).permutation(len(activations))
@@ -141,6 +145,30 @@ def _remove_all(path: Path) -> None:
             shutil.rmtree(entry)
         elif entry.name != LOCK_NAME:
             entry.unlink()
+
+
+def _rows_of(name: str, rows: Any) -> npt.NDArray[Any]:
+    """What somebody handed in as a plain array, copied only from a GPU or out of lists. Raises
+    StoreError where it is none, or a value of it is masked."""
+    torch = sys.modules.get("torch")  # who hands in a tensor has it; a store does without
+    if torch is not None and isinstance(rows, torch.Tensor):
+        from cpsae.tensors import array_of
+
+        if rows.layout != torch.strided:
+            raise StoreError(f"{name}: is a sparse tensor; hand in its to_dense()")
+        plain = rows.detach().cpu().resolve_conj().resolve_neg()
+        return array_of(plain) if plain.dtype == torch.bfloat16 else plain.numpy()
+    masked = int(np.ma.getmaskarray(rows).sum()) if isinstance(rows, np.ma.MaskedArray) else 0
+    if masked:
+        raise StoreError(
+            f"{name}: {masked} of {rows.size} values are masked; leave such rows out, or fill them"
+        )
+    if not isinstance(rows, np.ndarray | list | tuple) and hasattr(rows, "dtype"):
+        return rows  # type: ignore[no-any-return]  # read piece by piece, as files of other libraries are
+    try:
+        return np.asarray(rows)
+    except ValueError as error:
+        raise StoreError(f"{name}: expected rows (vectors, d) of one length ({error})") from None
 
 
 def _check(

@@ -1,5 +1,6 @@
 """Bytes that are what was written: nothing is handed on whose checksum does not match."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,16 +58,17 @@ def damaged(
 
 
 def _remedy(bucket: Bucket, manifest: Manifest | None) -> str:
+    name = shlex.quote(bucket.name)
     try:
         manifest = manifest or read_manifest(bucket)
     except StoreError:
-        return f"run `cpsae verify {bucket.name}`"
+        return f"run `cpsae verify {name}`"
     if manifest.origin == "arrays":
         return (
-            f"`cpsae verify {bucket.name} --repair` makes statistics and documents again; rows "
+            f"`cpsae verify {name} --repair` makes statistics and documents again; rows "
             "that are gone nothing can compute: restore them from a copy, or write the store again"
         )
     return (
-        f"run `cpsae verify {bucket.name} --repair`, then the same `cpsae extract` command again "
+        f"run `cpsae verify {name} --repair`, then the same `cpsae extract` command again "
         "computes what is gone"
     )

@@ -110,9 +110,12 @@ class StoreWriter:
             self.bucket.remove(key)
 
     def _remedy(self) -> str:
+        model = self.manifest.model
+        if model is not None and model.dtype == "float16":
+            return "float16 ends at 65504: run again with --dtype bfloat16 (or float32) and --fresh"
         if self.manifest.store_dtype == "float16":
             return "float16 ends at 65504: take --store-dtype bfloat16, with --fresh"
-        return "check the model, or try another --dtype or --attention"
+        return "check the model, or try another --dtype or --attention, with --fresh"
 
     def _mark(self, **marks: bool) -> None:
         self.manifest = self.manifest.model_copy(update=marks)

@@ -92,8 +92,8 @@ class FitSettings(FeedSettings, EnablingSettings, TrainSettings):
     """What `cpsae fit` is asked for; the defaults are the `paper` preset.
 
     `FitSettings(kind="topk", k=16, steps=1000)`: the kind's own settings are given beside the
-    others and are found in `method`. Raises SettingsError for a kind that there is not, and for
-    a setting of another kind; pydantic's ValidationError for other wrong values.
+    others and are found in `method`. Raises SettingsError where a value is wrong, for a kind that
+    there is not, and for a setting of another kind.
     """
 
     inlined: ClassVar[tuple[str, ...]] = ("method",)
@@ -102,8 +102,10 @@ class FitSettings(FeedSettings, EnablingSettings, TrainSettings):
     method: SerializeAsAny[KindSettings]
     """The settings of the kind alone."""
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, **values: Any) -> None:  # a type checker cannot know a kind's own keys
         super().__init__(**values)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # as of Settings
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,9 @@
 """`cpsae extract`: results, repeats, and a line for every bad input."""
 
 import json
+import shlex
 import shutil
+import subprocess
 
 import pytest
 import torch
@@ -33,6 +35,20 @@ def test_a_store_and_what_to_do_next(extract, tmp_path) -> None:
     again = extract()
     assert (again.code, again.out, again.err) == (0, done.out, f"{store} is complete\n")
     assert content_of(store) == before
+
+
+@pytest.mark.parametrize("name", ["a b.zarr", "it's.zarr", "$HOME;echo.zarr", "a*(1).zarr"])
+def test_the_next_command_can_be_pasted(extract, tmp_path, name) -> None:
+    store = tmp_path / name
+    line = extract("--store", store).out.strip()
+    pasted = line.partition("; next: ")[2]
+    assert shlex.split(pasted) == ["cpsae", "fit", "--store", str(store)]
+    echoed = subprocess.run(
+        ["bash", "-c", f"cpsae() {{ printf '%s' \"$3\"; }}; {pasted}"],
+        capture_output=True,
+        text=True,
+    )
+    assert echoed.stdout == str(store)
 
 
 def test_json_is_one_object_and_all_of_standard_output(extract, tmp_path) -> None:

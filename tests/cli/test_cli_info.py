@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 from refusals import assert_refused
 from tiny import content_of
 
+import cpsae
 from cpsae.store.bucket import Folder
 from cpsae.store.metadata import read_manifest, write_manifest
 
@@ -126,3 +128,21 @@ def test_a_folder_of_stores(command, store, tmp_path) -> None:
     assert command("verify", folder, "--repair").code == 1
     content = json.loads(command("verify", folder, "--json").out)
     assert [one["complete"] for one in content["stores"]] == [False, True]
+
+
+@pytest.mark.parametrize(("long", "warns"), [(0, False), (10, False), (60, True)])
+def test_how_many_rows_a_run_skips(command, tmp_path, long, warns) -> None:
+    rows = np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32)
+    held_out, rows = rows[:100], rows[100:]
+    rows[:long] *= 1000
+    store, run = cpsae.write_store(tmp_path / "acts.zarr", rows, held_out), tmp_path / "run"
+    small = ("--steps", 2, "--batch-size", 16, "--device", "cpu")
+    done = command("fit", "--store", store, "--out", run, *small)
+    shown = dict(line.split() for line in done.out.splitlines()[1:])
+    assert int(shown["skipped_rows"]) == long
+    assert ("of the rows are skipped" in done.err) == warns
+    told = json.loads(command("info", run, "--json").out)
+    assert told["skipped_rows"] == long
+    assert told["skipped_share"] == pytest.approx(long / 300)
+    (run / "summary.json").unlink()  # as while it trains
+    assert json.loads(command("info", run, "--json").out)["skipped_share"] == told["skipped_share"]

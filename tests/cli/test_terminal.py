@@ -252,3 +252,40 @@ def test_a_place_that_goes_away_ends_nothing(tmp_path, place, options, code) -> 
     else:
         assert found == code
     assert code or files.read_text() == "files are written"
+
+
+class Clock:
+    """Moves by what it is told to."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("cpsae.cli.terminal.time.monotonic", lambda: self.now)
+
+
+@pytest.mark.parametrize(
+    ("reports", "rate"),
+    [
+        ([(10.0, 100)], 10),  # the first piece counts with its own time
+        ([(10.0, 100), (0.0, 200)], 20),  # the last came at once: not 100 in no time
+        ([(5.0, 100), (5.0, 200), (10.0, 200)], 10),
+        ([(0.0, 100)], None),  # no time of its own: no rate
+    ],
+)
+@pytest.mark.parametrize("kind", [terminal._LiveBar, terminal._PlainBar])
+def test_a_rate_counts_from_where_the_work_began(monkeypatch, kind, reports, rate) -> None:
+    clock = Clock(monkeypatch)
+    shown = Terminal()
+    bar = kind(shown.err if kind is terminal._LiveBar else shown, Started("fit", 200, "row", 0))
+    for seconds, done in reports:
+        clock.now += seconds
+        bar.advance(Advanced(done))
+    bar.finish()
+    assert bar.rate == rate
+
+
+def test_a_plain_line_without_a_rate(monkeypatch, capsys) -> None:
+    Clock(monkeypatch)
+    shown = Terminal()
+    shown.on_event(Started("tokenise", 200, "token"))
+    shown.on_event(Advanced(200))
+    assert capsys.readouterr().err == "tokenise: 200 of 200 tokens (100%)\n"

@@ -10,6 +10,7 @@ from cpsae.config.resolve import (
     nest,
     parse_assignments,
     read_recipe,
+    read_run_config,
 )
 from cpsae.errors import SettingsError
 from cpsae.training.recipes import fit_recipe, preset, preset_names, resolve_fit
@@ -232,3 +233,37 @@ def test_presets():
         assert not hasattr(settings.method, "l1")
     with pytest.raises(SettingsError, match="preset nobody's: expected one of paper, baseline, "):
         preset("nobody's")
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"], ids=["no mark", "8", "16", "32"]
+)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("r.toml", '# caf\u00e9\r\nbatch_size = "2k"\r\n'),
+        ("r.json", '{"batch_size": "2k"}'),
+        (
+            "config.json",
+            """{"settings": {"batch_size": "2k"}, "preset": "",
+            "store": {"path": "caf\u00e9", "identity": ""}}""",
+        ),
+    ],
+)
+def test_a_recipe_may_begin_with_a_byte_order_mark(tmp_path, name, text, encoding):
+    path = tmp_path / name
+    path.write_bytes(text.encode(encoding))
+    assert read_recipe(path)["batch_size"] == "2k"
+    assert fit_recipe(path)["batch_size"] == "2k"
+    config = read_run_config(path)
+    assert (config is not None) == (name == "config.json")
+    assert config is None or config["store"]["path"] == "caf\u00e9"
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfea", b"\xef\xbb\xbfx = \xff", b"x = '\xe9'"])
+def test_a_recipe_in_no_known_encoding_is_one_line(tmp_path, content):
+    path = tmp_path / "r.toml"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match="r.toml: cannot be read") as raised:
+        read_recipe(path)
+    assert "\n" not in str(raised.value)

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from cpsae.durable import writer_lock
 from cpsae.errors import BusyError, DiskError, ModelError, NonFiniteError, SettingsError
 from cpsae.extraction import preflight
+from cpsae.extraction.memory import Room
 from cpsae.models import TruncatedModel
 from cpsae.stages.extract import extract
 from cpsae.store import StoreWriter, open_store
@@ -54,10 +55,13 @@ def test_nothing_to_write_fits_a_full_disk(monkeypatch, tmp_path) -> None:
 
 
 def test_memory_that_is_too_small(settings, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(preflight, "free_memory", lambda _: 1000)
-    with pytest.raises(
-        ModelError, match=r"need about .* of memory in float32, cpu has 1.0 kB free"
-    ):
+    room = Room(1000, "memory.max of the control group /job")
+    monkeypatch.setattr(preflight, "main_memory", lambda: room)
+    text = (
+        r"need about .* of memory in float32, cpu has 1.0 kB free under memory.max of the "
+        "control group /job; .* raise that limit"
+    )
+    with pytest.raises(ModelError, match=text):
         extract(settings())
     assert list(tmp_path.iterdir()) == []
 
@@ -127,6 +131,35 @@ def test_a_nan_in_the_middle_names_chunk_and_layer(settings, monkeypatch) -> Non
     assert extract(chosen).computed_chunks > 0
     unbroken = extract(settings(layer=0, store=path + "2"))
     assert chunks_of(unbroken.path) == chunks_of(open_store(path).path)
+
+
+@pytest.mark.parametrize(
+    ("computed", "written", "remedy"),
+    [
+        ("float16", "bfloat16", r"--dtype bfloat16 \(or float32\) and --fresh"),
+        ("float16", "float32", r"--dtype bfloat16 \(or float32\) and --fresh"),
+        ("float16", "float16", r"--dtype bfloat16 \(or float32\) and --fresh"),
+        ("float32", "float16", "--store-dtype bfloat16, with --fresh"),
+    ],
+)
+def test_where_float16_ends(settings, monkeypatch, computed, written, remedy) -> None:
+    chosen = settings(layer=0, dtype=computed, store_dtype=written)
+    rows = TruncatedModel.rows
+
+    def beyond(self, tokens):
+        found = rows(self, tokens)
+        if len(tokens) > 1:
+            for hidden in found.values():
+                hidden[0, 1, 0] = 70_000.0  # an infinity in float16
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TruncatedModel, "rows", beyond)
+        with pytest.raises(NonFiniteError, match=f"float16 ends at 65504: .*{remedy}"):
+            extract(chosen)
+    other = {"dtype": "bfloat16"} if computed == "float16" else {"store_dtype": "bfloat16"}
+    again = {"layer": 0, "dtype": computed, "store_dtype": written, **other}
+    assert extract(settings(**again), fresh=True).computed_chunks > 0  # the advice is enough
 
 
 @pytest.mark.parametrize("syncs", [5, 50], ids=["among the documents", "among the chunks"])

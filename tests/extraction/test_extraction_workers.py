@@ -11,7 +11,8 @@ from tiny import chunks_of
 
 import cpsae.extraction.prepare as prepare
 from cpsae.errors import SettingsError
-from cpsae.events import Advanced, Started
+from cpsae.events import Advanced, Note, Started
+from cpsae.extraction import waiting
 from cpsae.stages.extract import extract
 from cpsae.store import open_store
 from cpsae.workers import Worker
@@ -36,6 +37,10 @@ def test_two_workers_of_torchrun_give_the_bytes_of_one(extract_arguments, tmp_pa
     assert open_store(tmp_path / "two").manifest.device.threads == 2
     assert outputs["two"].stdout.count('"path"') == 1, "one result, whatever the number of workers"
     assert outputs["two"].stderr.count("is complete") == 1
+    for rank in (0, 1):
+        told = f"this is worker {rank} of 2, counted from 0 (by RANK and WORLD_SIZE)"
+        assert outputs["two"].stderr.count(told) == 1
+    assert "this is worker" not in outputs["one"].stderr
 
 
 def test_other_ranks_wait_for_the_tokens(settings) -> None:
@@ -62,6 +67,40 @@ def test_other_ranks_wait_for_the_tokens(settings) -> None:
     (started,) = (e for e in events if isinstance(e, Started) and e.work == "extract")
     assert started.total == 3300, "the leader reports the rows of all workers"
     assert [e for e in events if isinstance(e, Advanced)][-1].done == 3300
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_whoever_waits_for_nobody_says_so(settings, monkeypatch, rank) -> None:
+    """RANK and WORLD_SIZE of an earlier launch: the others will never come."""
+    monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.0)
+
+    class Enough(Exception):
+        """The test has seen what it waits for."""
+
+    def hear(event: object) -> None:
+        if isinstance(event, Note) and event.kind == "warning" and "waited" in event.text:
+            raise Enough(event.text)
+
+    worker = Worker(rank, 2, 0, ("RANK", "WORLD_SIZE"))
+    with pytest.raises(Enough) as told:
+        extract(settings(layer=0), hear, worker)
+    text = str(told.value)
+    assert f"worker {rank} of 2" in text and "unset RANK and WORLD_SIZE" in text
+    assert ("worker 0 to settle the tokens" if rank else "chunks of the other workers") in text
+
+
+def test_patience_begins_again_with_progress(monkeypatch) -> None:
+    clock = iter(range(0, 1000, 30))
+    monkeypatch.setattr("cpsae.extraction.waiting.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("cpsae.extraction.waiting.time.sleep", lambda _: None)
+    heard = []
+    patience = waiting.Patience(Worker(1, 2), "the tokens", heard.append)
+    for done in (1, 2, 3, 3, 3, 3, 3, 4, 4, 4):
+        patience.wait(done)
+        heard.append(done)
+    texts = [event if isinstance(event, int) else "told" for event in heard]
+    assert texts == [1, 2, 3, 3, "told", 3, 3, 3, 4, 4, "told", 4]
 
 
 def test_fresh_needs_a_single_worker(settings, monkeypatch) -> None:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import reference
 import torch
-from pydantic import ValidationError
 
 from cpsae.errors import SettingsError
 from cpsae.sae.kind import RunPlan
@@ -142,5 +141,5 @@ def test_settings_of_other_kinds_are_refused_by_name(settings, text):
 
 
 def test_a_key_that_no_kind_has_is_refused():
-    with pytest.raises(ValidationError, match="stepz"):
+    with pytest.raises(SettingsError, match="stepz"):
         FitSettings(stepz=3)

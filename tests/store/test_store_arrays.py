@@ -4,6 +4,7 @@ import os
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 
 from cpsae.errors import DiskError, NonFiniteError, StoreError
 from cpsae.held_out import held_out_rows
@@ -176,3 +177,73 @@ def test_what_is_there_already_is_not_touched(tmp_path):
             write_store(tmp_path / name, plain(50))
     assert open_store(tmp_path / "a.zarr").training.vectors == 900
     assert (tmp_path / "folder" / "file").read_text() == "mine"
+
+
+def stored(tmp_path, rows, **options):
+    """What is in a store of these rows, in the order of `plain`."""
+    store = open_store(write_store(tmp_path / "a.zarr", rows, **options))
+    seen = np.concatenate([rows_in(store.evaluation), rows_in(store.training)])
+    return seen[np.argsort(numbers_of(seen))]
+
+
+def mapped(tmp_path):
+    np.save(tmp_path / "rows.npy", plain())
+    return np.load(tmp_path / "rows.npy", mmap_mode="r")
+
+
+FORMS = {
+    "a mask without masked values": lambda _: np.ma.MaskedArray(plain(), mask=False),
+    "a full mask of False": lambda _: np.ma.MaskedArray(plain(), mask=np.zeros((N, D), bool)),
+    "lists": lambda _: plain().tolist(),
+    "a tuple of rows": lambda _: tuple(plain()),
+    "a matrix": lambda _: np.asmatrix(plain()),
+    "Fortran order": lambda _: np.asfortranarray(plain()),
+    "negative strides": lambda _: plain()[::-1, ::-1].copy()[::-1, ::-1],
+    "every other column": lambda _: np.repeat(plain(), 2, axis=1)[:, ::2],
+    "big-endian": lambda _: plain().astype(">f4"),
+    "a memory map": mapped,
+    "a tensor": lambda _: torch.from_numpy(plain()),
+    "float64": lambda _: torch.from_numpy(plain()).double(),
+    "bfloat16": lambda _: torch.from_numpy(plain()).bfloat16(),
+    "a gradient": lambda _: torch.from_numpy(plain()).requires_grad_(),
+    "bfloat16, transposed": lambda _: torch.from_numpy(plain()).bfloat16().T.contiguous().T,
+    "a negated view": lambda _: torch._neg_view(torch.from_numpy(-plain())),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_rows_in_whatever_form(tmp_path, form):
+    np.testing.assert_array_equal(stored(tmp_path, form(tmp_path)), plain())
+
+
+def test_a_tensor_on_a_device(tmp_path, device):
+    np.testing.assert_array_equal(stored(tmp_path, torch.from_numpy(plain()).to(device)), plain())
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        (np.ma.masked_greater(plain(), 8), "activations: .* values are masked"),
+        (
+            np.ma.MaskedArray(plain(), mask=np.eye(N, D, dtype=bool)),
+            "12 of 12000 values are masked",
+        ),
+        (np.ma.MaskedArray(plain(), mask=True), "12000 of 12000 values are masked"),
+        ([[1.0, 2.0], [3.0]], "activations: expected rows .* of one length"),
+        ("rows.npy", "activations: expected rows"),
+        (None, "activations: expected rows"),
+        ([[1, 2], [3, 4]], "expected a float dtype, got int64"),
+        (torch.ones(3, 2).to_sparse(), "activations: is a sparse tensor"),
+        (torch.ones(3, 2, dtype=torch.complex64), "expected a float dtype, got complex64"),
+    ],
+)
+def test_what_is_no_array_of_rows_is_one_line(tmp_path, rows, text):
+    with pytest.raises(StoreError, match=text) as raised:
+        write_store(tmp_path / "a.zarr", rows)
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_masked_values_of_the_held_out_rows_are_refused_too(tmp_path):
+    with pytest.raises(StoreError, match="evaluation: 12000 of 12000 values are masked"):
+        write_store(tmp_path / "a.zarr", plain(), np.ma.MaskedArray(plain(), mask=True))
