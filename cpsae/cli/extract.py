@@ -38,7 +38,8 @@ OPTIONS = [
         "--dataset",
         "dataset",
         "ID|PATH",
-        "Hub name, or a local file or folder: .txt, .jsonl, .parquet, source files.",
+        "Hub name, or a local file or folder: text, source files, .jsonl, .json, .csv, .tsv, "
+        ".parquet, .arrow, folders of save_to_disk, and each of them compressed.",
         "monology/pile-uncopyrighted",
     ),
     Option(
@@ -47,8 +48,26 @@ OPTIONS = [
         "REV",
         "Branch, tag or commit of a data set on the hub.",
     ),
-    Option("--split", "split", "NAME", "Split of a data set on the hub.", "train"),
+    Option("--dataset-config", "dataset_config", "NAME", "Configuration of a data set."),
+    Option(
+        "--split", "split", "NAME", "Split of the records; by default the only one, else train."
+    ),
     Option("--text-field", "text_field", "NAME", "Field of a record that holds text.", "text"),
+    Option(
+        "--ids-field", "ids_field", "NAME", "Field that holds token ids, of data tokenised already."
+    ),
+    Option(
+        "--messages-field",
+        "messages_field",
+        "NAME",
+        "Field that holds a chat's messages, for the tokenizer's chat template.",
+    ),
+    Option(
+        "--encoding",
+        "encoding",
+        "NAME",
+        "Of text that is not UTF-8 and has no byte-order mark, like cp1251.",
+    ),
     Option(
         "--store",
         "store",
@@ -89,13 +108,23 @@ OPTIONS = [
 @settings_options(OPTIONS)
 @click.option("--keep-bos", is_flag=True, help="Store the first position of each context too.")
 @click.option(
+    "--special-tokens",
+    is_flag=True,
+    help="Take what the text spells, like <bos>, for the special tokens themselves.",
+)
+@click.option(
     "--trust-remote-code", is_flag=True, help="Run code that a model or data set brings along."
 )
 @click.option("--recipe", metavar="FILE", help="Settings from a TOML file; options win.")
 @click.option("--resume/--fresh", default=True, help="Continue (default), or move aside and begin.")
 @output_options
 def command(
-    keep_bos: bool, trust_remote_code: bool, recipe: str | None, resume: bool, **values: Any
+    keep_bos: bool,
+    special_tokens: bool,
+    trust_remote_code: bool,
+    recipe: str | None,
+    resume: bool,
+    **values: Any,
 ) -> None:
     """Write the activations of one place in a language model to a Zarr store, or those of several
     places, in one pass, to a folder of stores.
@@ -116,7 +145,11 @@ def command(
         from cpsae.errors import SettingsError
 
         options = given(OPTIONS, values)
-        flags = {"keep_bos": keep_bos, "trust_remote_code": trust_remote_code}
+        flags = {
+            "keep_bos": keep_bos,
+            "special_tokens": special_tokens,
+            "trust_remote_code": trust_remote_code,
+        }
         options |= {key: True for key, value in flags.items() if value}
         with usage_errors():
             local_folder(options.get("store", ""), "--store", SettingsError)

@@ -37,13 +37,23 @@ class ExtractSettings(Settings):
     tokens: Count = Field(128, ge=2)
     """Tokens a context, beginning-of-sequence token included."""
     dataset: PathText = Field("monology/pile-uncopyrighted", min_length=1)
-    """A hub name, or a local file or folder (.txt, .jsonl, .parquet, source files)."""
+    """A hub name, or a local file or folder (text, source files, records; compressed or not)."""
     dataset_revision: str | None = None
     """Branch, tag or commit of a data set on the hub."""
-    split: str = "train"
-    """Split of a data set on the hub."""
+    dataset_config: str | None = None
+    """Configuration of a data set that has several, on the hub or in a local copy's README.md."""
+    split: str | None = None
+    """Split of the records, on the hub or local; by default the only one, else `train`."""
     text_field: str = "text"
-    """The field of a .jsonl line, parquet row or hub record that holds the text."""
+    """The field of each record that holds the text."""
+    ids_field: str | None = None
+    """Instead: the field that holds token ids, of a data set that is tokenised already."""
+    messages_field: str | None = None
+    """Instead: the field that holds a chat's messages, for the tokenizer's chat template."""
+    encoding: str | None = None
+    """Of text that is not UTF-8 and has no byte-order mark, like cp1251."""
+    special_tokens: bool = False
+    """Take what the text spells, like <bos>, for the special tokens themselves."""
     vectors: Count = Field(10_000_000, ge=1)
     """Training rows to store, exactly; the held-out part comes on top."""
     store: PathText = Field("acts.zarr", min_length=1)
@@ -82,12 +92,44 @@ class ExtractSettings(Settings):
             raise ValueError(f"expected one or more of {', '.join(POINTS)}")
         return pieces[0] if len(pieces) == 1 else tuple(pieces)
 
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str | None) -> str | None:
+        try:
+            if value is not None:
+                "a".encode(value)  # which says of base64 and its like, too, that they are none
+        except (LookupError, UnicodeError):
+            raise ValueError("expected an encoding that Python knows, like cp1251") from None
+        return value
+
+    @model_validator(mode="after")
+    def _one_field(self) -> "ExtractSettings":
+        given = [key for key in ("text_field", "ids_field", "messages_field") if self._has(key)]
+        if len(given) > 1:
+            raise ValueError(
+                f"{given[0]} and {given[1]} are both given: a document is in one field"
+            )
+        if self.special_tokens and self.ids_field is not None:
+            raise ValueError(
+                "special_tokens is for text, and ids_field takes token ids as they are"
+            )
+        return self
+
     @model_validator(mode="after")
     def _no_site_twice(self) -> "ExtractSettings":
         twice = [site for site in self.sites if self.sites.count(site) > 1]
         if twice:
             raise ValueError(f"layer {twice[0].layer} with hook {twice[0].point} is given twice")
         return self
+
+    @property
+    def field(self) -> tuple[str, Literal["text", "ids", "messages"]]:
+        """The field of each record that is read, and as what."""
+        if self.ids_field is not None:
+            return self.ids_field, "ids"
+        if self.messages_field is not None:
+            return self.messages_field, "messages"
+        return self.text_field, "text"
 
     @property
     def sites(self) -> list[Site]:
@@ -98,6 +140,10 @@ class ExtractSettings(Settings):
             (Site(layer, point) for layer in layers for point in points),
             key=lambda site: (site.layer, POINTS.index(site.point)),
         )
+
+    def _has(self, key: str) -> bool:
+        """Whether a setting was given."""
+        return key in self.model_fields_set and getattr(self, key) is not None
 
     def of_site(self, site: Site, store: str) -> "ExtractSettings":
         """The same extraction of one site alone, into `store`."""

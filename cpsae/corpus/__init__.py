@@ -4,21 +4,25 @@ Imports no torch: a tokenizer is handed in.
 """
 
 from cpsae.corpus.corpus import Corpus
+from cpsae.corpus.fields import Field
 from cpsae.corpus.hub import commit_of
 from cpsae.corpus.packing import PackedTokens, pack
-from cpsae.corpus.sources import documents, identity
+from cpsae.corpus.sources import Reading, documents, identity, open_corpus
 from cpsae.corpus.split import PackingPlan
 from cpsae.corpus.tokenizing import SpecialTokens, Tokenizer, find_special_tokens
 
 __all__ = [
     "Corpus",
+    "Field",
     "PackedTokens",
     "PackingPlan",
+    "Reading",
     "SpecialTokens",
     "Tokenizer",
     "commit_of",
     "documents",
     "find_special_tokens",
     "identity",
+    "open_corpus",
     "pack",
 ]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cpsae.config import ExtractSettings
-from cpsae.corpus.files import SUFFIXES
+from cpsae.corpus.fields import Field
+from cpsae.corpus.formats import SUFFIXES
 
 _PATH_START = re.compile(r"[/.~]|[A-Za-z]:\\")
 
@@ -18,11 +19,15 @@ class Corpus:
     """As the user gave it."""
     revision: str | None = None
     """Branch, tag or commit; of data sets on the hub only."""
-    split: str = "train"
-    """Of data sets on the hub only."""
-    text_field: str = "text"
-    """Of a hub record, .jsonl line or parquet row."""
+    split: str | None = None
+    """Of records; None: the only one, else `train`."""
+    field: Field = Field()
+    """Of each record."""
     trust_remote_code: bool = False
+    configuration: str | None = None
+    """Of a data set that has several; None: its default."""
+    encoding: str | None = None
+    """Of text, .jsonl, .json, .csv and .tsv without a byte-order mark; None: UTF-8."""
 
     @classmethod
     def from_settings(cls, settings: ExtractSettings) -> "Corpus":
@@ -31,8 +36,10 @@ class Corpus:
             dataset=settings.dataset,
             revision=settings.dataset_revision,
             split=settings.split,
-            text_field=settings.text_field,
+            field=Field(*settings.field),
             trust_remote_code=settings.trust_remote_code,
+            configuration=settings.dataset_config,
+            encoding=settings.encoding,
         )
 
     @property

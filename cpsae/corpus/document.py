@@ -36,3 +36,13 @@ class Chat:
 
 
 Document = str | LongText | Ids | Chat
+
+
+def is_blank(document: Document) -> bool:
+    """Whether there is nothing in a document (told without copying it, as strip would). A long text
+    is taken to hold something."""
+    if isinstance(document, str):
+        return not document or document.isspace()
+    if isinstance(document, Ids):
+        return len(document.ids) == 0
+    return isinstance(document, Chat) and not document.messages

@@ -1,160 +1,143 @@
-"""Local text: plain and source files, .jsonl and .jsonl.gz, .parquet, and folders of them."""
+"""The documents of one file, in whatever format, with what was read of it."""
 
-import gzip
-import json
+import io
 import os
-import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from cpsae.corpus.compressed import HashedFile, compression_of, decompressed
+from cpsae.corpus.document import Document, LongText
+from cpsae.corpus.encodings import LONGEST_MARK, Decoder, badly_decoded, decoded, encoding_of
+from cpsae.corpus.fields import Field
+from cpsae.corpus.folder import Source
+from cpsae.corpus.reading_errors import reading_errors
+from cpsae.corpus.records import Records, json_lines, json_records, table_rows
+from cpsae.corpus.tables import arrow_values, parquet_values
 from cpsae.errors import CorpusError
 
-JSONL_SUFFIXES = (".jsonl", ".jsonl.gz")
-PARQUET_SUFFIX = ".parquet"
-_TEXT_SUFFIXES = """
-    .txt .text .md .rst .tex .org .html .htm .xml .css .json .csv .tsv .yaml .yml .toml .ini .cfg
-    .py .pyi .ipynb .c .h .cc .cpp .hpp .cu .rs .go .java .kt .scala .cs .swift .js .ts .jsx .tsx
-    .rb .php .pl .lua .jl .hs .ml .ex .erl .clj .lisp .el .sh .bash .ps1 .sql .proto .cmake .log
-"""
-SUFFIXES = (*JSONL_SUFFIXES, PARQUET_SUFFIX, *_TEXT_SUFFIXES.split())
-"""A name that ends in one of these is meant as a path, whether it exists or not."""
-
-_ROWS_A_BATCH = 256
+_SHORT = 2**20
+"""Bytes up to which a text is held whole."""
+_SCANNED = 2**26
+"""Bytes of a long text that are looked at before the first of them is used."""
 
 
-def list_files(root: Path) -> list[Path]:
-    """`root` itself where it is a file, else the files below it, sorted by their relative names.
+class NotTextError(Exception):
+    """A file that was taken for text holds a NUL."""
 
-    Hidden files and folders and `__pycache__` are left out, and so are links to folders: they
-    could lead in a circle. Raises CorpusError where a folder cannot be read.
+
+@dataclass
+class FileRead:
+    """What was read of one file: enough to tell, later, whether it is still the same."""
+
+    source: Source
+    status: os.stat_result
+    """Before it was read."""
+    raw: HashedFile | None = None
+    """What was read of it, if that was from its start on; None: all of it counts."""
+    replaced: int = 0
+    """Characters that could not be decoded, and became U+FFFD."""
+
+
+def read_source(
+    source: Source, wanted: Field, encoding: str | None
+) -> tuple[FileRead, Iterator[Document]]:
+    """A file's documents, which are read as they are asked for, and what is read of it by then.
+
+    Raises CorpusError, then or later, where the file is unreadable, damaged or malformed, or has no
+    such field; NotTextError where it was taken for text and is none.
     """
-    if not root.is_dir():
-        return [root]
-
-    def fail(error: OSError) -> None:
-        raise CorpusError(f"{error.filename}: cannot be read ({error.strerror})") from error
-
-    files = []
-    for folder, folders, names in os.walk(root, onerror=fail):
-        folders[:] = [name for name in folders if name[0] != "." and name != "__pycache__"]
-        paths = (Path(folder, name) for name in names if name[0] != ".")
-        files += [path for path in paths if path.is_file()]
-    return sorted(files, key=lambda path: path.relative_to(root).as_posix())
+    with reading_errors(source.path):
+        read = FileRead(source, source.path.stat())
+    return read, _documents(read, wanted, encoding)
 
 
-def read_file(file: Path, text_field: str, alone: bool = False) -> Iterator[str]:
-    """The documents of one file: records of .jsonl and .parquet, else the whole text.
-
-    In a folder a file that is not text (it holds a NUL byte) gives nothing; where it is `alone`
-    what the user named, that is a CorpusError. Bytes that are not UTF-8 become U+FFFD. Raises
-    CorpusError too where the file cannot be read or is malformed.
-    """
-    name = file.name.lower()
-    try:
-        if name.endswith(JSONL_SUFFIXES):
-            yield from _jsonl(file, text_field)
-        elif name.endswith(PARQUET_SUFFIX):
-            yield from _parquet(file, text_field)
-        else:
-            data = file.read_bytes()
-            if b"\0" not in data:
-                yield data.decode("utf-8-sig", errors="replace")
-            elif alone:
-                raise CorpusError(
-                    f"{file}: is not text (it holds NUL bytes); expected text, .jsonl or .parquet"
-                )
-    except (OSError, EOFError, zlib.error) as error:
-        raise CorpusError(f"{file}: cannot be read ({_reason(error)}); check the file") from error
+def _documents(read: FileRead, wanted: Field, encoding: str | None) -> Iterator[Document]:
+    path, name, kind = read.source.path, str(read.source.path), read.source.format
+    with reading_errors(path):
+        if kind in ("parquet", "arrow") and not _is_compressed(path):
+            values = parquet_values if kind == "parquet" else arrow_values
+            yield from (wanted.of_value(value, w) for w, value in values(path, name, wanted))
+            return
+        with HashedFile(path) as raw:
+            read.raw = raw
+            file = decompressed(raw)
+            if kind == "text":
+                yield from _text(file, read, encoding)
+            elif kind in ("parquet", "arrow"):
+                values = parquet_values if kind == "parquet" else arrow_values
+                yield from (wanted.of_value(value, w) for w, value in values(file, name, wanted))
+            else:
+                records = _records(file, read.source, encoding, wanted.name)
+                yield from (wanted.of_record(record, where) for where, record in records)
 
 
-def text_of(record: Any, text_field: str, where: str) -> str:
-    """The text of one record; "" where it is null. Raises CorpusError, which names `where`."""
-    if not isinstance(record, dict):
-        raise CorpusError(
-            f"{where}: expected an object with a field '{text_field}', found {_kind(record)}"
-        )
-    if text_field not in record:
-        raise CorpusError(f"{where}: {_no_field(text_field, list(record))}")
-    text = record[text_field]
-    if text is None:
-        return ""
-    if not isinstance(text, str):
-        raise CorpusError(
-            f"{where}: expected text in the field '{text_field}', found {_kind(text)}; name "
-            "another with --text-field, or mend the record"
-        )
-    return text
+def _records(
+    file: io.BufferedReader, source: Source, encoding: str | None, example: str
+) -> Records:
+    name = str(source.path)
+    if source.format == "jsonl":
+        return json_lines(file, name, encoding, example)
+    if source.format == "json":
+        return json_records(file, name, encoding)
+    return table_rows(file, name, encoding, tabs=source.format == "tsv")
 
 
-def is_blank(text: str) -> bool:
-    """Whether a text holds nothing but blanks (without copying it, as strip would)."""
-    return not text or text.isspace()
+def _text(file: io.BufferedReader, read: FileRead, encoding: str | None) -> Iterator[Document]:
+    """One document: all of the file. A long one is looked at first, then read as it is used."""
+    name = str(read.source.path)
+    start = file.read(_SHORT)
+    found, mark = encoding_of(start[:LONGEST_MARK], encoding)
+    decoder = Decoder(found)
+    if len(start) < _SHORT:
+        text = decoder.decode(start[mark:], final=True)
+        _refuse_nul(text)
+        _refuse_bad(decoder, name, found)
+        read.replaced = decoder.bad
+        yield text
+        return
+    scanned = _scan(read.source.path, name, found, mark)
+
+    def pieces() -> Iterator[str]:
+        with reading_errors(read.source.path):
+            yield decoder.decode(start[mark:])
+            for piece in decoded(file, decoder):
+                if decoder.characters > scanned:
+                    if "\0" in piece:
+                        raise CorpusError(
+                            f"{name}: holds a NUL after {decoder.characters - len(piece):,} "
+                            "characters of text; mend the file, or take it away"
+                        )
+                    _refuse_bad(decoder, name, found)
+                read.replaced = decoder.bad
+                yield piece
+
+    yield LongText(pieces())
 
 
-def _jsonl(file: Path, text_field: str) -> Iterator[str]:
-    zipped = file.name.lower().endswith(".gz")
-    with gzip.open(file, "rb") if zipped else file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.isspace():
-                continue
-            where = f"{file}, line {number}"
-            try:
-                record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except (ValueError, RecursionError) as error:
-                raise CorpusError(
-                    f"{where}: is not JSON ({_reason(error)}); expected one object a line, like "
-                    f'{{"{text_field}": "…"}}; mend or remove the line'
-                ) from error
-            yield _encodable(text_of(record, text_field, where))
+def _scan(path: Path, name: str, encoding: str, mark: int) -> int:
+    """Look whether the beginning of a long file is text; how many characters were looked at."""
+    decoder, seen = Decoder(encoding), 0
+    with HashedFile(path) as raw:
+        file = decompressed(raw)
+        file.read(mark)
+        while seen < _SCANNED and (data := file.read(_SHORT)):
+            seen += len(data)
+            _refuse_nul(decoder.decode(data))
+    _refuse_bad(decoder, name, encoding)
+    return decoder.characters
 
 
-def _encodable(text: str) -> str:
-    """JSON may escape half a surrogate pair, which no tokenizer takes: it becomes U+FFFD."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+def _refuse_nul(text: str) -> None:
+    if "\0" in text:
+        raise NotTextError
 
 
-def _parquet(file: Path, text_field: str) -> Iterator[str]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as table:
-            schema = table.schema_arrow
-            if text_field not in schema.names:
-                raise CorpusError(f"{file}: {_no_field(text_field, schema.names)}")
-            column = schema.field(text_field).type
-            if pa.types.is_dictionary(column):
-                column = column.value_type
-            if not (pa.types.is_string(column) or pa.types.is_large_string(column)):
-                raise CorpusError(
-                    f"{file}: expected text in the field '{text_field}', found {column}; name "
-                    "another with --text-field"
-                )
-            for batch in table.iter_batches(batch_size=_ROWS_A_BATCH, columns=[text_field]):
-                yield from (text or "" for text in batch.column(text_field).to_pylist())
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise CorpusError(
-            f"{file}: is not a whole Parquet file of text ({_reason(error)}); fetch or write it "
-            "again"
-        ) from error
+def _refuse_bad(decoder: Decoder, name: str, encoding: str) -> None:
+    if decoder.is_bad:
+        raise badly_decoded(name, encoding, decoder)
 
 
-def _no_field(text_field: str, fields: list[str]) -> str:
-    there = ", ".join(map(str, fields)) or "none"
-    return f"has no field '{text_field}' (there are: {there}); name one with --text-field"
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
-    return names.get(type(value), "null" if value is None else "a number")
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error's text, shortened."""
-    text = getattr(error, "strerror", None) or str(error)
-    return (text.strip().splitlines() or [type(error).__name__])[0][:200]
+def _is_compressed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return compression_of(file.read(16)) is not None

@@ -6,29 +6,70 @@ from contextlib import contextmanager
 from typing import Any
 
 from cpsae.corpus.corpus import Corpus
-from cpsae.corpus.files import text_of
+from cpsae.corpus.dataset_splits import choose_split
+from cpsae.corpus.document import Document, is_blank
 from cpsae.errors import CorpusError, causes
 
 _LONGEST_REASON = 200
 _OR_LOCAL = "or give a local file or folder"
 
 
-def read_hub(corpus: Corpus) -> Iterator[str]:
-    """The documents of a data set on the hub, in its order; null gives "".
+class HubReading:
+    """A data set on the hub; see `Reading`. Code that the data set ships is never run unless
+    `trust_remote_code` is set (and `datasets` is old enough to run any)."""
 
-    Raises CorpusError where it is missing, gated, out of reach or without such a split, and
-    where a record has no such field or no text in it. Code that the data set ships is never run
-    unless `trust_remote_code` is set (and `datasets` is old enough to run any).
-    """
-    # datasets raises what its many readers raise, so no list of types would do.
-    try:
-        for number, record in enumerate(_load(corpus), 1):
-            where = f"dataset {corpus.dataset}, record {number}"
-            yield text_of(record, corpus.text_field, where)
-    except CorpusError:
-        raise
-    except Exception as error:
-        raise CorpusError(f"dataset {corpus.dataset}: {explain(error, corpus)}") from error
+    is_one_document = False
+
+    def __init__(self, corpus: Corpus) -> None:
+        """Raises CorpusError where it is missing, gated, out of reach, or has no such configuration
+        or split."""
+        self._corpus = corpus
+        self.commit = corpus.revision
+        with self._explained():
+            splits = _load(self._corpus)
+        if corpus.split is None:
+            self.split = choose_split(None, list(splits), f"dataset {corpus.dataset}")
+            self._records, self._there = splits[self.split], list(splits)
+        else:
+            self.split, self._records, self._there = corpus.split, splits, [corpus.split]
+
+    def documents(self) -> Iterator[Document]:
+        """Its records' documents, in its order."""
+        found = False
+        with self._explained():
+            for number, record in enumerate(self._records, 1):
+                where = f"dataset {self._corpus.dataset}, record {number}"
+                document = self._corpus.field.of_record(record, where)
+                if not is_blank(document):
+                    found = True
+                    yield document
+        if not found:
+            raise CorpusError(
+                f"dataset {self._corpus.dataset}: holds no text; expected at least one document "
+                "that is not blank"
+            )
+
+    def summary(self) -> Iterator[str]:
+        """The split and the commit."""
+        line = f"dataset {self._corpus.dataset}: reads split {self.split}"
+        if len(self._there) > 1:
+            line += f" of {', '.join(self._there)}"
+        yield line + (f", at {self.commit}" if self.commit else "")
+
+    def surprises(self) -> Iterator[str]:
+        """None: every record is read."""
+        return iter(())
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        # datasets raises what its many readers raise, so no list of types would do.
+        try:
+            yield
+        except CorpusError:
+            raise
+        except Exception as error:
+            corpus = self._corpus
+            raise CorpusError(f"dataset {corpus.dataset}: {explain(error, corpus)}") from error
 
 
 def commit_of(corpus: Corpus) -> str | None:
@@ -60,6 +101,13 @@ def explain(error: Exception, corpus: Corpus) -> str:
     if splits is not None:
         there = (splits[1] or splits[2] or "none").replace("'", "")
         return f"has no split '{corpus.split}' (there are: {there}); name one with --split"
+    configurations = re.search(r"(?:among the available configs|Available): \[(.*?)\]", text)
+    if configurations is not None:
+        there = configurations[1].replace("'", "")
+        lacks = f"has no configuration '{corpus.configuration}' (there are: {there})"
+        if corpus.configuration is None:
+            lacks = f"has several configurations ({there})"
+        return f"{lacks}; name one with --dataset-config"
     if types & {"RepositoryNotFoundError", "DatasetNotFoundError", "HFValidationError"}:
         return (
             "is no local path, and no data set on the hub that you may read; check the name, run "
@@ -80,14 +128,18 @@ def explain(error: Exception, corpus: Corpus) -> str:
 
 
 def _load(corpus: Corpus) -> Any:
+    """The records of the split asked for; without one asked for, of every split, by its name."""
     import datasets
 
     # From version 4 on nothing is ever run; before, silence would mean asking on the terminal.
     asks = int(datasets.__version__.split(".")[0]) < 4
-    trust = {"trust_remote_code": corpus.trust_remote_code} if asks else {}
+    asked: dict[str, Any] = {"trust_remote_code": corpus.trust_remote_code} if asks else {}
+    named = [] if corpus.configuration is None else [corpus.configuration]
+    if corpus.split is not None:
+        asked["split"] = corpus.split
     with _quiet():
         return datasets.load_dataset(
-            corpus.dataset, split=corpus.split, revision=corpus.revision, streaming=True, **trust
+            corpus.dataset, *named, revision=corpus.revision, streaming=True, **asked
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,9 +11,13 @@ from cpsae.config import ExtractSettings
 from cpsae.config.resolve import differences, flatten
 from cpsae.corpus import Corpus, identity
 from cpsae.errors import CorpusError, DifferentSettingsError, StoreError
+from cpsae.extraction.provenance import differences_of_content, read_provenance
 from cpsae.store import Manifest
+from cpsae.store.bucket import Folder
 from cpsae.tensors import dtype_name
 from cpsae.workers import Worker
+
+_OF_THE_CORPUS = ("dataset", "split", "text_", "ids_", "messages_", "encoding", "special_tokens")
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,11 @@ def settings_identity(settings: ExtractSettings) -> dict[str, Any]:
     }
 
 
-def corpus_identity(settings: ExtractSettings) -> dict[str, Any]:
-    """The share of the corpus, as dotted keys. Raises CorpusError where a local one is gone."""
-    return flatten(identity(Corpus.from_settings(settings)))
+def corpus_identity(settings: ExtractSettings, split: str | None = None) -> dict[str, Any]:
+    """The share of the corpus, as dotted keys. split: the one that is read; None: the one asked
+    for. Raises CorpusError where a local corpus is gone."""
+    found = flatten(identity(Corpus.from_settings(settings), split))
+    return found | ({"special_tokens": True} if settings.special_tokens else {})
 
 
 def refuse_other(
@@ -77,6 +84,9 @@ def refuse_other(
         else text
         for text in differences(manifest.identity, {**manifest.identity, **asked})
     ]
+    if worker.is_leader and manifest.tokens_complete:
+        provenance = read_provenance(Folder(Path(settings.store)))
+        different += differences_of_content(provenance, settings) if provenance else []
     if different:
         raise DifferentSettingsError(
             f"{settings.store}: was begun with other settings ({'; '.join(different)}); {remedy}",
@@ -92,8 +102,12 @@ def _corpus_asked(settings: ExtractSettings, manifest: Manifest) -> dict[str, An
             raise
         return {}
     # A corpus of another sort has other keys: then all of the old ones must go.
-    begun = {k for k in manifest.identity if k.startswith(("dataset", "split", "text_field"))}
-    return {**dict.fromkeys(begun), **corpus}
+    begun = {k: None for k in manifest.identity if k.startswith(_OF_THE_CORPUS)}
+    if settings.split is None:  # whichever it was is meant
+        corpus["split"] = manifest.identity.get("split")
+    elif "split" in begun:  # that of a local corpus is named where it is another than the default
+        corpus["split"] = settings.split
+    return {**begun, **corpus}
 
 
 def _explicit(settings: ExtractSettings) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cpsae.corpus import PackedTokens
+from cpsae.corpus import Corpus, PackedTokens
+from cpsae.corpus.provenance import record_corpus
 from cpsae.durable import remove_leftovers, set_aside, writer_lock
 from cpsae.errors import StoreError
 from cpsae.events import Note, OnEvent
@@ -18,10 +19,19 @@ from cpsae.extraction.prepare import (
     choose_threads,
     new_manifest,
     of_another_site,
+    open_reading,
     pack_corpus,
 )
+from cpsae.extraction.provenance import (
+    Provenance,
+    is_model_known,
+    read_provenance,
+    write_provenance,
+)
 from cpsae.models import TruncatedModel, load_tokenizer
+from cpsae.models.files import model_files
 from cpsae.store import Manifest, Store, StoreWriter, is_store, open_store
+from cpsae.store.bucket import Folder
 
 _Tokens = dict[str, npt.NDArray[np.int32]]
 """Contexts (contexts, T) of each part, by its name."""
@@ -67,13 +77,20 @@ def prepare(plan: Plan, on_event: OnEvent) -> TruncatedModel | None:
         check_model(model, plan.source, tokens["training"][0], None, on_event)
         for target in new:
             fingerprint = model.fingerprint(target.site.layer)
-            _create(target, of_another_site(store.manifest, target.settings, fingerprint), tokens)
+            manifest = of_another_site(store.manifest, target.settings, fingerprint)
+            _create(target, manifest, tokens, read_provenance(store.bucket))
         return model
+    reading = open_reading(plan.settings, on_event, new[0].manifest)
+    model_record = model_files(plan.settings.model)
     tokenizer = load_tokenizer(plan.source)
     model = load_model(plan)
     model.probe(plan.settings.tokens)  # before a corpus is tokenised for nothing
-    packed, commit = pack_corpus(plan.settings, tokenizer, on_event, new[0].manifest)
+    rows = plan.description.embedding_rows
+    packed = pack_corpus(plan.settings, reading, tokenizer, rows, on_event)
     check_model(model, plan.source, packed.training[0], tokenizer, on_event)
+    provenance = Provenance(
+        corpus=record_corpus(reading, Corpus.from_settings(plan.settings)), model=model_record
+    )
     for target in new:
         manifest = new_manifest(
             target.settings,
@@ -81,11 +98,11 @@ def prepare(plan: Plan, on_event: OnEvent) -> TruncatedModel | None:
             plan.computing,
             model.fingerprint(target.site.layer),
             tokenizer,
+            reading,
             packed,
             threads,
-            commit,
         )
-        _create(target, manifest, _parts(packed))
+        _create(target, manifest, _parts(packed), provenance)
     return model
 
 
@@ -103,6 +120,7 @@ def load_model(plan: Plan) -> TruncatedModel:
 def complete(plan: Plan, on_event: OnEvent) -> None:
     """Set the completion marks. Raises StoreError where chunks vanished meanwhile."""
     for target in plan.targets:
+        _renew_provenance(target)
         if not target.known.complete:
             writer = StoreWriter(target.path, target.known)
             writer.finish()
@@ -110,9 +128,23 @@ def complete(plan: Plan, on_event: OnEvent) -> None:
     on_event(Note(f"{plan.place} is complete"))
 
 
-def _create(target: Target, manifest: Manifest, tokens: _Tokens) -> None:
+def _renew_provenance(target: Target) -> None:
+    """The model was found to be the same by its weights: note its files as they are now."""
+    bucket = Folder(target.path)
+    provenance = read_provenance(bucket)
+    if not is_model_known(provenance, target.settings):
+        corpus = provenance.corpus if provenance else None
+        model = model_files(target.settings.model)
+        write_provenance(bucket, Provenance(corpus=corpus, model=model))
+
+
+def _create(
+    target: Target, manifest: Manifest, tokens: _Tokens, provenance: Provenance | None
+) -> None:
     remove_leftovers(target.path)
     writer = StoreWriter.create(target.path, manifest)
+    if provenance is not None:
+        write_provenance(writer.bucket, provenance)
     writer.write_tokens(tokens)
     target.manifest = writer.manifest
 

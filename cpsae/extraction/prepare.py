@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cpsae.config import ExtractSettings
-from cpsae.corpus import Corpus, PackedTokens, PackingPlan, commit_of, documents, pack
+from cpsae.corpus import (
+    Corpus,
+    PackedTokens,
+    PackingPlan,
+    Reading,
+    commit_of,
+    open_corpus,
+    pack,
+)
 from cpsae.errors import SettingsError
 from cpsae.events import Note, OnEvent
 from cpsae.extraction.identity import (
@@ -69,19 +77,44 @@ def choose_batch(settings: ExtractSettings, d: int, device: torch.device) -> int
     return settings.batch_contexts
 
 
-def pack_corpus(
-    settings: ExtractSettings, tokenizer: Any, on_event: OnEvent, begun: Manifest | None = None
-) -> tuple[PackedTokens, str | None]:
-    """Read, tokenise, pack, split and shuffle the corpus; with the commit of a data set on the hub.
+def open_reading(
+    settings: ExtractSettings, on_event: OnEvent, begun: Manifest | None = None
+) -> Reading:
+    """Find out what the corpus holds, say so, and see that there is a document in it.
     begun: a store that has no tokens yet, whose commit is taken again. Raises CorpusError."""
     corpus = Corpus.from_settings(settings)
-    commit = begun.dataset.revision if begun and begun.dataset else None
     if not corpus.is_local:
-        commit = commit or commit_of(corpus)
-        corpus = replace(corpus, revision=commit or corpus.revision)
-    name = f"dataset {settings.dataset}"
-    packed = pack(lambda: documents(corpus), tokenizer, plan_of(settings), on_event, name)
-    return packed, None if corpus.is_local else corpus.revision
+        commit = begun.dataset.revision if begun and begun.dataset else None
+        corpus = replace(corpus, revision=commit or commit_of(corpus) or corpus.revision)
+    reading = open_corpus(corpus)
+    for line in reading.summary():
+        on_event(Note(line))
+    for _ in reading.documents():
+        break
+    return reading
+
+
+def pack_corpus(
+    settings: ExtractSettings,
+    reading: Reading,
+    tokenizer: Any,
+    embedding_rows: int,
+    on_event: OnEvent,
+) -> PackedTokens:
+    """Read, tokenise, pack, split and shuffle the corpus. Raises CorpusError."""
+    packed = pack(
+        reading.documents,
+        tokenizer,
+        plan_of(settings),
+        on_event,
+        f"dataset {settings.dataset}",
+        embedding_rows=embedding_rows,
+        special_tokens=settings.special_tokens,
+        one_document=reading.is_one_document,
+    )
+    for line in reading.surprises():
+        on_event(Note(line, "warning"))
+    return packed
 
 
 def check_model(
@@ -141,19 +174,18 @@ def new_manifest(
     computing: Computing,
     fingerprint: str,
     tokenizer: Any,
+    reading: Reading,
     packed: PackedTokens,
     threads: int | None,
-    commit: str | None = None,
 ) -> Manifest:
-    """Everything there is to say about the store of one site that is about to be filled. commit: of
-    a data set on the hub."""
+    """Everything there is to say about the store of one site that is about to be filled."""
     [site] = settings.sites
     sizes = geometry(settings, description.d)
     return Manifest(
         **sizes,
         identity={
             **settings_identity(settings),
-            **corpus_identity(settings),
+            **corpus_identity(settings, reading.split),
             **computing.identity(),
             "model": fingerprint,
         },
@@ -174,16 +206,16 @@ def new_manifest(
             attention=computing.attention,
         ),
         tokenizer=TokenizerRecord(
-            fingerprint=_tokenizer_fingerprint(tokenizer),
+            fingerprint=tokenizer_fingerprint(tokenizer),
             vocabulary=len(tokenizer),
             bos=packed.bos_token_id,
             separator=packed.separator_token_id,
         ),
         dataset=DatasetRecord(
             id=settings.dataset,
-            revision=commit or settings.dataset_revision,
-            split=settings.split,
-            text_field=settings.text_field,
+            revision=reading.commit,
+            split=reading.split,
+            text_field=settings.field[0],
             documents=packed.documents,
             held_out=packed.split,
         ),
@@ -234,7 +266,8 @@ def _threads_of_a_single_worker() -> int:
     return int(subprocess.run(question, env=environment, capture_output=True, check=True).stdout)
 
 
-def _tokenizer_fingerprint(tokenizer: Any) -> str:
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """SHA-256 (hex) of what a tokenizer does with text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     text = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -14,7 +14,9 @@ from cpsae.errors import SettingsError
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.extraction import lead, work
 from cpsae.extraction.plan import Plan, Target, find_targets, make_plan, place_of
+from cpsae.extraction.provenance import is_model_known, read_provenance
 from cpsae.store import open_store
+from cpsae.store.bucket import Folder
 from cpsae.workers import Worker
 
 
@@ -78,7 +80,7 @@ def _follow(plan: Plan, on_event: OnEvent) -> int:
 
 
 def _all_complete(settings: ExtractSettings, targets: list[Target], worker: Worker) -> bool:
-    """Whether there is nothing to do, as the stores and the name of the model say."""
+    """Whether there is nothing to do, as the stores, and the model's name and files, say."""
     for target in targets:
         if target.manifest is not None:
             target.refuse_other({}, worker)
@@ -87,6 +89,8 @@ def _all_complete(settings: ExtractSettings, targets: list[Target], worker: Work
         if not (target.manifest and target.manifest.complete and model):
             return False
         if model.id != settings.model or settings.revision not in (None, model.revision):
+            return False
+        if not is_model_known(read_provenance(Folder(target.path)), settings):
             return False
     for target in targets:
         open_store(target.path)  # lists every file: the mark alone does not show one that is gone

@@ -11,15 +11,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from cpsae.config import ExtractSettings
-from cpsae.corpus import Corpus, documents, identity
+from cpsae.corpus import Corpus, Field, documents, identity
 from cpsae.corpus.hub import explain
 from cpsae.errors import CorpusError
 
 TEXTS = ["first\nof three", "zweiter – Ω", "third"]
 
 
+def corpus_at(path: Path | str, text_field: str = "text", **settings: str) -> Corpus:
+    return Corpus(str(path), field=Field(text_field), **settings)  # type: ignore[arg-type]
+
+
 def read(path: Path | str, **settings: str) -> list[str]:
-    return list(documents(Corpus(str(path), **settings)))  # type: ignore[arg-type]
+    found = []
+    for document in documents(corpus_at(path, **settings)):
+        found.append(document if isinstance(document, str) else "".join(document.pieces))
+    return found
 
 
 def error(path: Path | str, **settings: str) -> str:
@@ -40,7 +47,12 @@ def test_settings_say_what_the_corpus_is() -> None:
     settings = ExtractSettings(
         dataset="a/b", dataset_revision="r", split="test", text_field="t", trust_remote_code=True
     )
-    assert Corpus.from_settings(settings) == Corpus("a/b", "r", "test", "t", True)
+    assert Corpus.from_settings(settings) == Corpus("a/b", "r", "test", Field("t"), True)
+    settings = ExtractSettings(
+        dataset="a/b", dataset_config="c", ids_field="input_ids", encoding="cp1251"
+    )
+    asked = Corpus("a/b", field=Field("input_ids", "ids"), configuration="c", encoding="cp1251")
+    assert Corpus.from_settings(settings) == asked
 
 
 @pytest.mark.parametrize(
@@ -107,11 +119,11 @@ def test_a_folder_is_walked_in_sorted_order(tmp_path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     (tmp_path / "a" / "image.png").write_bytes(b"\x89PNG\0\0")
-    (tmp_path / "c.txt").write_bytes(b"\xef\xbb\xbflatin \xe9\r\n")
+    (tmp_path / "c.txt").write_bytes(b"\xef\xbb\xbfmarked \xc3\xa9\r\n")
     write_jsonl(tmp_path / "d.jsonl", [{"text": "one"}, {"text": "two"}])
     (tmp_path / "broken").symlink_to(tmp_path / "gone")
     (tmp_path / "loop").symlink_to(tmp_path)
-    assert read(tmp_path) == ["a/y.rs", "a/z.md", "b.py", "latin \ufffd\r\n", "one", "two"]
+    assert read(tmp_path) == ["a/y.rs", "a/z.md", "b.py", "marked \xe9\r\n", "one", "two"]
 
 
 def test_reading_streams(tmp_path) -> None:
@@ -139,7 +151,7 @@ def test_identity_is_of_names_and_sizes_not_of_the_path(tmp_path) -> None:
 
 
 def test_identity_of_a_hub_data_set_asks_nobody() -> None:
-    assert identity(Corpus("a/b", "r", "test", "t")) == {
+    assert identity(Corpus("a/b", "r", "test", Field("t"))) == {
         "dataset": "a/b",
         "split": "test",
         "text_field": "t",
@@ -159,7 +171,7 @@ def test_a_missing_path(tmp_path) -> None:
     ("line", "parts"),
     [
         (b'{"text": "a"', ["is not JSON", 'like {"text": "\u2026"}', "mend or remove the line"]),
-        (b'{"text": "\xff"}', ["is not JSON", "can't decode byte 0xff"]),
+        (b'{"text": "\xff"}', ["is not UTF-8", "--encoding"]),
         (b'"a text"', ["expected an object with a field 'text', found a text"]),
         (b'{"body": "a", "id": 1}', ["no field 'text' (there are: body, id)", "--text-field"]),
         (b'{"text": ["a"]}', ["expected text in the field 'text', found a list"]),
@@ -253,8 +265,19 @@ def test_other_failures_of_the_hub_are_explained() -> None:
     assert "hub cannot be reached" in explain(ConnectionError("Couldn't reach"), corpus)
     script = RuntimeError("Dataset scripts are no longer supported, but found b.py")
     assert "needs code that its repository ships" in explain(script, corpus)
-    other = ValueError("Config name is missing.\nPlease pick one among: ['x', 'y']")
-    assert "Config name is missing. Please pick one among: ['x', 'y']" in explain(other, corpus)
+    other = ValueError("Something\nelse")
+    assert "ValueError: Something else" in explain(other, corpus)
+
+
+def test_the_configurations_of_the_hub_are_explained() -> None:
+    several = "Config name is missing.\nPlease pick one among the available configs: ['x', 'y']"
+    assert explain(ValueError(several), Corpus("a/b")) == (
+        "has several configurations (x, y); name one with --dataset-config"
+    )
+    missing = ValueError("BuilderConfig 'z' not found. Available: ['x', 'y']")
+    assert explain(missing, Corpus("a/b", configuration="z")) == (
+        "has no configuration 'z' (there are: x, y); name one with --dataset-config"
+    )
 
 
 def test_hub_records_are_streamed_and_checked(monkeypatch) -> None:

@@ -1,0 +1,65 @@
+"""What a corpus was read from, as a store keeps it, and whether that is still the same."""
+
+from cpsae.config.base import Record
+from cpsae.corpus.corpus import Corpus
+from cpsae.corpus.files import FileRead
+from cpsae.corpus.reading_errors import reading_errors
+from cpsae.corpus.sources import LocalReading, Reading
+from cpsae.file_content import FileRecord, is_same, record_of
+
+
+class LeftOutRecord(Record):
+    """A file that was not read."""
+
+    name: str
+    reason: str
+
+
+class CorpusRecord(Record):
+    """What was read of a corpus, and what was not."""
+
+    split: str
+    configuration: str | None
+    commit: str | None
+    """Of a data set on the hub."""
+    files: list[FileRecord] = []
+    """Local ones that were read, as far as they were needed."""
+    formats: dict[str, str] = {}
+    """Of each of them, what it was read as."""
+    left_out: list[LeftOutRecord] = []
+
+
+def record_corpus(reading: Reading, corpus: Corpus) -> CorpusRecord:
+    """What a reading has read, once it is over. Raises CorpusError where a file is gone by then."""
+    if not isinstance(reading, LocalReading):
+        return CorpusRecord(
+            split=reading.split, configuration=corpus.configuration, commit=reading.commit
+        )
+    return CorpusRecord(
+        split=reading.split,
+        configuration=reading.survey.configuration,
+        commit=None,
+        files=[_record(read) for read in reading.reads],
+        formats={read.source.name: read.source.format for read in reading.reads},
+        left_out=[LeftOutRecord(name=n, reason=reason) for n, reason in reading.left_out],
+    )
+
+
+def changed_content(record: CorpusRecord, corpus: Corpus) -> list[str]:
+    """The files of a local corpus that do not hold any more what was read of them. Raises
+    CorpusError where one cannot be read."""
+    if not corpus.is_local or not corpus.path.exists():
+        return []
+    changed = []
+    for file in record.files:
+        path = corpus.path / file.name if corpus.path.is_dir() else corpus.path
+        with reading_errors(path):
+            if not is_same(file, path):
+                changed.append(file.name)
+    return changed
+
+
+def _record(read: FileRead) -> FileRecord:
+    hashed = (read.raw.reached, read.raw.sha256) if read.raw is not None else None
+    with reading_errors(read.source.path):
+        return record_of(read.source.name, read.source.path, read.status, hashed)
