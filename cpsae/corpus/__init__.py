@@ -9,7 +9,7 @@ from cpsae.corpus.hub import commit_of
 from cpsae.corpus.packing import PackedTokens, pack
 from cpsae.corpus.sources import Reading, documents, identity, open_corpus
 from cpsae.corpus.split import PackingPlan
-from cpsae.corpus.tokenizing import SpecialTokens, Tokenizer, find_special_tokens
+from cpsae.corpus.text_tokenizer import SpecialTokens, find_special_tokens
 
 __all__ = [
     "Corpus",
@@ -18,7 +18,6 @@ __all__ = [
     "PackingPlan",
     "Reading",
     "SpecialTokens",
-    "Tokenizer",
     "commit_of",
     "documents",
     "find_special_tokens",

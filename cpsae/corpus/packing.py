@@ -7,33 +7,33 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from cpsae.corpus.document import Document
 from cpsae.corpus.split import (
     PackingPlan,
     PartName,
+    PositionSplit,
     Span,
     Split,
     first_split,
     later_split,
     most_vectors,
 )
-from cpsae.corpus.tokenizing import (
-    SpecialTokens,
-    TokenIds,
-    Tokenizer,
-    TokenRun,
-    find_special_tokens,
-    tokenise,
-)
+from cpsae.corpus.text_tokenizer import SpecialTokens, TextTokenizer, TokenIds
+from cpsae.corpus.tokenizing import TokenRun, tokenise
 from cpsae.errors import CorpusError
 from cpsae.events import Advanced, Finished, OnEvent, Started, ignore
 
-ReadDocuments = Callable[[], Iterator[str]]
+ReadDocuments = Callable[[], Iterator[Document]]
 
 _FIRST_CONTEXTS = 1024
+
+
+class TooSmallError(CorpusError):
+    """A corpus with fewer tokens than were asked for."""
 
 
 @dataclass(frozen=True)
@@ -54,31 +54,43 @@ class PackedTokens:
 
 def pack(
     read_documents: ReadDocuments,
-    tokenizer: Tokenizer,
+    tokenizer: Any,
     plan: PackingPlan,
     on_event: OnEvent = ignore,
     name: str = "the corpus",
+    *,
+    embedding_rows: int | None = None,
+    special_tokens: bool = False,
+    one_document: bool = False,
 ) -> PackedTokens:
     """Tokenise, pack, split and shuffle; reading stops as soon as both parts are full.
 
     `read_documents` gives the same documents in the same order at each call; it is called twice
-    where the first split does not do (one document; the limit of evaluation contexts a document).
-    Progress is in tokens packed, of those needed. Memory: the result and one batch. Raises
-    CorpusError, which calls the corpus by `name`, where there are too few tokens: it says how many
-    vectors they would give.
+    where the first split does not do (one document, unless it is known to be that; the limit of
+    evaluation contexts a document). tokenizer: of transformers. embedding_rows: of the model;
+    special_tokens: whether the text means those that it spells. Progress is in tokens packed, of
+    those needed. Memory: the result and one batch.
+
+    Raises CorpusError for a token that the model has no embedding of; TooSmallError, which calls
+    the corpus by `name`, where there are too few: it says how many vectors they would give.
     """
-    special = find_special_tokens(tokenizer)
-    split = first_split(plan, special)
+    text_tokenizer = TextTokenizer(
+        tokenizer, special_tokens=special_tokens, embedding_rows=embedding_rows
+    )
+    special = text_tokenizer.special
+    split: Split = first_split(plan, special)
+    if one_document:
+        split = PositionSplit(plan.needs(special))
     packer = _Packer(plan, special, split)
-    packer.run(read_documents(), tokenizer, on_event)
+    packer.run(read_documents(), text_tokenizer, on_event)
     if not packer.full:
         lengths = packer.lengths
         second = later_split(plan, special, lengths)
         if second is None:
-            raise CorpusError(f"{name} {_too_small(plan, special, lengths)}")
+            raise TooSmallError(f"{name} {_too_small(plan, special, lengths)}")
         del packer  # its tokens would double the memory
         packer = _Packer(plan, special, split := second)
-        packer.run(read_documents(), tokenizer, on_event)
+        packer.run(read_documents(), text_tokenizer, on_event)
     if not packer.full:
         raise CorpusError(f"{name} changed while it was read; run the same command again")
     return PackedTokens(
@@ -164,7 +176,9 @@ class _Packer:
     def full(self) -> bool:
         return all(part.full for part in self.parts.values())
 
-    def run(self, documents: Iterator[str], tokenizer: Tokenizer, on_event: OnEvent) -> None:
+    def run(
+        self, documents: Iterator[Document], tokenizer: TextTokenizer, on_event: OnEvent
+    ) -> None:
         """Read until both parts are full or the documents are at their end."""
         total = sum(part.needed for part in self.parts.values())
         on_event(Started("tokenise", total, "token", kept=False))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
 
-from cpsae.corpus.tokenizing import SpecialTokens
+from cpsae.corpus.text_tokenizer import SpecialTokens
 from cpsae.held_out import held_out_rows
 
 PartName = Literal["training", "evaluation"]

@@ -1,52 +1,17 @@
 """Documents to token ids, in batches and with bounded memory."""
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
-import numpy as np
+from cpsae.corpus.document import Chat, Document, Ids, LongText
+from cpsae.corpus.text_tokenizer import TextTokenizer, TokenIds
+from cpsae.corpus.windows import Sizes, tokens_in_windows
 
-TokenIds = np.ndarray[Any, np.dtype[np.int32]]
-
-_FRAGMENT = 2**16
-"""Characters after which a document may be cut for the tokenizer."""
-_LONG_LINE = 2**17
-"""Characters without a fitting line end after which a space is good enough."""
 _FIRST_BATCH, _LARGEST_BATCH = 2**16, 2**18
 """Characters tokenised at once. Batches double, so that little is read in vain where few tokens
 are needed."""
 _BATCH_TEXTS = 2048
-
-_LINE_END = re.compile(r"\S\n(?=\S)")
-_SPACE = re.compile(r"\w(?= \w)")
-_CANDIDATES = 4
-"""Places that are tried before the rest of a document is left whole."""
-_WINDOW = 200
-"""Characters on either side of a cut that are tokenised to check it."""
-
-
-class Tokenizer(Protocol):
-    """What is used of a transformers tokenizer."""
-
-    def __call__(
-        self,
-        text: list[str],
-        *,
-        add_special_tokens: bool,
-        return_attention_mask: bool,
-        return_token_type_ids: bool,
-        verbose: bool,
-    ) -> Mapping[str, Any]: ...
-
-
-@dataclass(frozen=True)
-class SpecialTokens:
-    """The ids that packing puts in: in front of a piece, and between two documents."""
-
-    bos: int | None
-    separator: int | None
 
 
 class TokenRun(NamedTuple):
@@ -56,95 +21,78 @@ class TokenRun(NamedTuple):
     ids: TokenIds
 
 
-def find_special_tokens(tokenizer: Any) -> SpecialTokens:
-    """BOS, else CLS; EOS, else SEP; None where a tokenizer has neither."""
-
-    def first(*names: str) -> int | None:
-        ids = (getattr(tokenizer, name, None) for name in names)
-        return next((int(token) for token in ids if token is not None), None)
-
-    return SpecialTokens(
-        bos=first("bos_token_id", "cls_token_id"),
-        separator=first("eos_token_id", "sep_token_id"),
-    )
-
-
-def tokenise(documents: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[TokenRun]]:
+def tokenise(
+    documents: Iterable[Document], tokenizer: TextTokenizer, sizes: Sizes | None = None
+) -> Iterator[list[TokenRun]]:
     """Batches of token runs, in order. The ids do not depend on how documents fall into batches.
 
     Reads ahead one batch at most: about as many characters as were read before, up to 2**18, or
-    one document.
+    one document of fewer than a window's. Raises CorpusError for ids that the model has not.
     """
-    batch: list[str] = []
-    starts: list[bool] = []
-    size, limit = 0, _FIRST_BATCH
+    sizes = sizes or Sizes()
+    batch = _Batch(tokenizer)
     for document in documents:
-        first = True
-        for text in fragments(document, tokenizer):
-            batch.append(text)
-            starts.append(first)
-            first = False
-            size += len(text)
-            if size >= limit or len(batch) >= _BATCH_TEXTS:
-                yield _encode(batch, starts, tokenizer)
-                batch, starts, size = [], [], 0
-                limit = min(2 * limit, _LARGEST_BATCH)
-    if batch:
-        yield _encode(batch, starts, tokenizer)
+        if isinstance(document, LongText) or (
+            isinstance(document, str) and len(document) > sizes.window
+        ):
+            yield batch.take()
+            first = True
+            for ids in _long(document, tokenizer, sizes):
+                yield [TokenRun(first, ids)]
+                first = False
+        else:
+            batch.add(document)
+            if batch.is_full:
+                yield batch.take()
+    yield batch.take()
 
 
-def fragments(document: str, tokenizer: Tokenizer) -> Iterator[str]:
-    """Cut a long document at single line ends, so that its parts give the tokens of the whole.
+class _Batch:
+    """Short documents, that are tokenised together."""
 
-    One giant text is slow to tokenise and takes a hundred bytes and more a token. A line end
-    between two visible characters is a word of its own to the usual pre-tokenizers (GPT-2, Llama
-    3), and no token goes across it where there are none (Gemma); in a run of several line ends
-    GPT-2 parts the last one from the others, so none is cut there. A text of 2**17 characters
-    without such a place is cut before a space between two letters or digits. Each cut is checked
-    on the text around it; where a tokenizer disagrees (Llama 2 puts a space in front of every
-    text), the rest of the document is left whole.
-    """
-    start = 0
-    while len(document) - start > _FRAGMENT:
-        cut = _find_cut(document, start, tokenizer)
-        if cut is None:
-            break
-        yield document[start:cut]
-        start = cut
-    if start < len(document):
-        yield document[start:] if start else document
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._limit = _FIRST_BATCH
+        self._texts: list[str] = []
+        self._runs: list[TokenRun] = []
+        self._size = 0
 
+    @property
+    def is_full(self) -> bool:
+        return self._size >= self._limit or len(self._texts) + len(self._runs) >= _BATCH_TEXTS
 
-def _find_cut(document: str, start: int, tokenizer: Tokenizer) -> int | None:
-    far = min(start + _LONG_LINE, len(document))
-    places = chain(
-        _LINE_END.finditer(document, start + _FRAGMENT, far), _SPACE.finditer(document, far)
-    )
-    for place in islice(places, _CANDIDATES):
-        cut = place.end()
-        before, after = document[max(0, cut - _WINDOW) : cut], document[cut : cut + _WINDOW]
-        whole, first, second = _ids([before + after, before, after], tokenizer)
-        if whole == first + second:
-            return cut
-    return None
+    def add(self, document: str | Ids | Chat) -> None:
+        if isinstance(document, str):
+            self._texts.append(document)
+            self._size += len(document)
+            return
+        self._encode()
+        of = self._tokenizer.of_ids if isinstance(document, Ids) else self._tokenizer.of_chat
+        self._runs.append(TokenRun(True, of(document)))  # type: ignore[arg-type]
+        self._size += len(self._runs[-1].ids)
 
+    def take(self) -> list[TokenRun]:
+        """Everything that was added, in order."""
+        self._encode()
+        if self._size >= self._limit:
+            self._limit = min(2 * self._limit, _LARGEST_BATCH)
+        taken, self._runs, self._size = self._runs, [], 0
+        return taken
 
-def _encode(texts: list[str], starts: list[bool], tokenizer: Tokenizer) -> list[TokenRun]:
-    ids = _ids(texts, tokenizer)
-    return [
-        TokenRun(first, np.array(tokens, dtype=np.int32))
-        for first, tokens in zip(starts, ids, strict=True)
-    ]
+    def _encode(self) -> None:
+        if self._texts:
+            self._runs += [TokenRun(True, ids) for ids in self._tokenizer.encode(self._texts)]
+            self._texts = []
 
 
-def _ids(texts: list[str], tokenizer: Tokenizer) -> list[list[int]]:
-    # verbose=False: no warning that a text is longer than the model's window; it will be cut.
-    encoded = tokenizer(
-        texts,
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
-    ids: list[list[int]] = encoded["input_ids"]
-    return ids
+def _long(document: str | LongText, tokenizer: TextTokenizer, sizes: Sizes) -> Iterator[TokenIds]:
+    """A long text in windows; of a tokenizer that cannot tell where its tokens lie, at once."""
+    pieces = document.pieces if isinstance(document, LongText) else _slices(document, sizes.window)
+    if tokenizer.has_offsets:
+        sizes = replace(sizes, between_words=tokenizer.is_unigram)
+        return tokens_in_windows(pieces, tokenizer.encode_with_places, sizes)
+    return iter(tokenizer.encode(["".join(pieces)]))
+
+
+def _slices(text: str, length: int) -> Iterator[str]:
+    return (text[start : start + length] for start in range(0, len(text), length))
