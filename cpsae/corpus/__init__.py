@@ -6,7 +6,7 @@ Imports no torch: a tokenizer is handed in.
 from cpsae.corpus.corpus import Corpus
 from cpsae.corpus.fields import Field
 from cpsae.corpus.hub import commit_of
-from cpsae.corpus.packing import PackedTokens, pack
+from cpsae.corpus.packing import PackedTokens, TooSmallError, pack
 from cpsae.corpus.sources import Reading, documents, identity, open_corpus
 from cpsae.corpus.split import PackingPlan
 from cpsae.corpus.text_tokenizer import SpecialTokens, find_special_tokens
@@ -18,6 +18,7 @@ __all__ = [
     "PackingPlan",
     "Reading",
     "SpecialTokens",
+    "TooSmallError",
     "commit_of",
     "documents",
     "find_special_tokens",

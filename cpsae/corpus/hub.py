@@ -60,6 +60,10 @@ class HubReading:
         """None: every record is read."""
         return iter(())
 
+    def but_left_out(self) -> str:
+        """Nothing is."""
+        return ""
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         # datasets raises what its many readers raise, so no list of types would do.

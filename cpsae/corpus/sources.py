@@ -52,6 +52,10 @@ class Reading(Protocol):
         """What only reading showed, line by line."""
         ...
 
+    def but_left_out(self) -> str:
+        """What was not read, in brackets, to go behind an error; "" where nothing was left out."""
+        ...
+
 
 def open_corpus(corpus: Corpus) -> Reading:
     """Find out what a corpus holds. Raises CorpusError where it is missing or unreadable, or where
@@ -90,7 +94,7 @@ class LocalReading:
         if not found:
             raise CorpusError(
                 f"dataset {self._corpus.dataset}: holds no text; expected at least one document "
-                f"that is not blank{self._but_left_out()}"
+                f"that is not blank{self.but_left_out()}"
             )
 
     def summary(self) -> Iterator[str]:
@@ -125,7 +129,8 @@ class LocalReading:
                 self.reads.pop()
                 self._no_text.append(LeftOut(source.name, _NOT_TEXT))
 
-    def _but_left_out(self) -> str:
+    def but_left_out(self) -> str:
+        """See `Reading`."""
         return f" ({left_out_line(self.left_out)})" if self.left_out else ""
 
 

@@ -36,7 +36,7 @@ class Encoded(NamedTuple):
     starts: "np.ndarray[Any, np.dtype[np.int64]]"
     ends: "np.ndarray[Any, np.dtype[np.int64]]"
     words: "np.ndarray[Any, np.dtype[np.int64]]"
-    """Of the pre-tokenizer: which stretch of text a token lies in; it never crosses into another."""
+    """Of the pre-tokenizer: which stretch of text a token lies in, and never crosses out of."""
 
 
 def find_special_tokens(tokenizer: Any) -> SpecialTokens:
@@ -204,8 +204,8 @@ class TextTokenizer:
         one would leave all added tokens alone, so a copy of it is made to know the others only."""
         if self._meant:
             return self._tokenizer, {}
-        added = getattr(self._tokenizer, "added_tokens_decoder", {}).values()
-        ordinary = [str(token) for token in added if not token.special]
+        added = getattr(self._tokenizer, "added_tokens_decoder", {})
+        ordinary = [str(token) for id_, token in added.items() if id_ not in self._control]
         if self.has_offsets or not ordinary:
             return self._tokenizer, {"split_special_tokens": True}
         copied = copy.deepcopy(self._tokenizer)
@@ -225,8 +225,8 @@ class TextTokenizer:
         found = ids[self._is_control[np.minimum(ids, len(self._is_control) - 1)]]
         if len(found):
             raise CorpusError(
-                f"text of the corpus spells {self._name(int(found[0]))}, which this tokenizer takes for a "
-                "special token whatever it is asked; give --special-tokens if that is meant"
+                f"text of the corpus spells {self._name(int(found[0]))}, which this tokenizer "
+                "always takes for a special token; give --special-tokens if that is meant"
             )
         return ids
 

@@ -5,10 +5,12 @@ What a tokenizer makes of a place depends on the text around it, and on no more 
 words for the usual text. So in the middle of an overlap, where both windows have come to the same
 tokens at the same places, these are the tokens of the whole text as well. It is not so in a stretch
 that looks the same everywhere (300,000 times the letter a): there the tokens may hang on where it
-began, or ends. So windows are joined only between two words of the pre-tokenizer, or where the tokens
-around are of several kinds. Unigram models are cut between words alone: of two ways with the same
-pieces in another order, rounding decides, over all that came before in a word. A stretch where none of this is found goes to the tokenizer whole: it
-is the one thing that memory grows with.
+began, or ends. So windows are joined only between two words of the pre-tokenizer, or where the
+tokens around are of several kinds. Unigram models are cut between words alone: of two ways with the
+same pieces in another order, rounding decides, over all that came before in a word.
+
+A stretch where no such place is found goes to the tokenizer whole: it is the one thing that memory
+grows with.
 """
 
 from collections.abc import Callable, Iterator

@@ -15,11 +15,12 @@ from cpsae.corpus import (
     PackedTokens,
     PackingPlan,
     Reading,
+    TooSmallError,
     commit_of,
     open_corpus,
     pack,
 )
-from cpsae.errors import SettingsError
+from cpsae.errors import CorpusError, SettingsError
 from cpsae.events import Note, OnEvent
 from cpsae.extraction.identity import (
     Computing,
@@ -101,17 +102,21 @@ def pack_corpus(
     embedding_rows: int,
     on_event: OnEvent,
 ) -> PackedTokens:
-    """Read, tokenise, pack, split and shuffle the corpus. Raises CorpusError."""
-    packed = pack(
-        reading.documents,
-        tokenizer,
-        plan_of(settings),
-        on_event,
-        f"dataset {settings.dataset}",
-        embedding_rows=embedding_rows,
-        special_tokens=settings.special_tokens,
-        one_document=reading.is_one_document,
-    )
+    """Read, tokenise, pack, split and shuffle the corpus. Raises CorpusError; where there is too
+    little text, it names what was left out."""
+    try:
+        packed = pack(
+            reading.documents,
+            tokenizer,
+            plan_of(settings),
+            on_event,
+            f"dataset {settings.dataset}",
+            embedding_rows=embedding_rows,
+            special_tokens=settings.special_tokens,
+            one_document=reading.is_one_document,
+        )
+    except TooSmallError as error:
+        raise CorpusError(f"{error}{reading.but_left_out()}") from error
     for line in reading.surprises():
         on_event(Note(line, "warning"))
     return packed

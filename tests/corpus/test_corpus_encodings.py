@@ -34,12 +34,12 @@ def test_marks_of_either_byte_order(tmp_path, mark: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["cp1251", "koi8-r", "latin-1", "gbk", "shift_jis"])
 def test_another_encoding_is_refused_and_can_be_named(tmp_path, encoding: str) -> None:
-    text = {
+    texts_of = {
         "latin-1": "Le café était fermé à Noël. ",
         "gbk": "道可道，非常道。",
         "shift_jis": "吾輩は猫である。",
     }
-    text = text.get(encoding, NOVEL) * 50
+    text = texts_of.get(encoding, NOVEL) * 50
     (tmp_path / "a.txt").write_bytes(text.encode(encoding))
     said = error(tmp_path)
     assert said.startswith(f"{tmp_path}/a.txt: is not UTF-8 (")
@@ -58,10 +58,8 @@ def test_the_count_is_right_and_the_bound_is_one_in_a_thousand(tmp_path) -> None
     assert read(file) == ["x" * 1997 + "\ufffd\ufffd "]
     reading = opened(file)
     list(reading.documents())
-    assert list(reading.surprises()) == [
-        f"dataset {file}: 2 characters of 1 file could not be decoded and became U+FFFD; the first "
-        f"is {file}"
-    ]
+    said = f"dataset {file}: 2 characters of 1 file could not be decoded and became U+FFFD; "
+    assert list(reading.surprises()) == [f"{said}the first is {file}"]
     file.write_bytes(b"x" * 1997 + b"\xe9 \xe8 \xe9 ")
     assert "is not UTF-8 (3 of its 2,003 characters cannot be decoded)" in error(file)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from cpsae.corpus import PackedTokens, PackingPlan, SpecialTokens, find_special_tokens, pack
+from cpsae.corpus.document import Ids, LongText
+from cpsae.corpus.packing import TooSmallError
 from cpsae.corpus.split import most_vectors
 from cpsae.errors import CorpusError
 from cpsae.events import Advanced, Event, Finished, Started
@@ -294,6 +297,55 @@ def test_a_corpus_that_changes_between_two_readings_is_an_error() -> None:
     readings = iter([[text(list(range(92)))], ["w1 w2"]])
     with pytest.raises(CorpusError, match="changed while it was read"):
         pack(lambda: iter(next(readings)), BOTH, PackingPlan(5, 80))
+
+
+def test_a_document_known_to_be_the_only_one_is_read_once_and_no_further() -> None:
+    read = 0
+
+    def readings() -> Iterator[LongText]:
+        def pieces() -> Iterator[str]:
+            nonlocal read
+            for number in range(WORDS * 200):
+                read += 1
+                yield f"w{number % WORDS} "
+
+        yield LongText(pieces())
+
+    plan = PackingPlan(tokens=5, vectors=800)
+    once = pack(readings, BOTH, plan, one_document=True)
+    assert read < 2 * 2**16 / 4
+    whole = pack(lambda: iter(["".join(f"w{i} " for i in range(WORDS))]), BOTH, plan)
+    assert once.split == whole.split == "position" and once.documents == 1
+    assert once.training.tobytes() == whole.training.tobytes()
+    assert once.evaluation.tobytes() == whole.evaluation.tobytes()
+
+
+@pytest.mark.parametrize("one_document", [True, False])
+def test_the_only_document_may_be_too_small(one_document: bool) -> None:
+    for length, part in ((91, "use --vectors 76,"), (3, "give no training and held-out context")):
+        with pytest.raises(TooSmallError, match=f"its {length} tokens in 1 documents.*{part}"):
+            words = text(list(range(length)))
+            pack(
+                partial(iter, [words]),
+                BOTH,
+                PackingPlan(5, 80),
+                one_document=one_document,
+            )
+
+
+def test_documents_of_ids_are_packed_as_their_text_would_be() -> None:
+    lengths = [7, 30, 1, 90, 4, 4, 61, 200]
+    plan = PackingPlan(tokens=6, vectors=201, seed=3)
+    expected = run(lengths, plan)
+
+    def ids(framed: bool) -> Iterator[Ids]:
+        for document in numbered(lengths):
+            yield Ids(np.array([BOS, *document, EOS] if framed else document), "here")
+
+    for framed in (True, False):
+        packed = pack(partial(ids, framed), BOTH, plan)
+        assert packed.training.tobytes() == expected.training.tobytes()
+        assert packed.evaluation.tobytes() == expected.evaluation.tobytes()
 
 
 def test_a_long_document_is_packed_as_if_tokenised_at_once() -> None:

@@ -20,7 +20,7 @@ TEXTS = [record["text"] for record in RECORDS]
 
 
 def stream(data: bytes) -> io.BufferedReader:
-    return io.BufferedReader(io.BytesIO(data))  # type: ignore[arg-type]
+    return io.BufferedReader(io.BytesIO(data))
 
 
 @pytest.mark.parametrize(

@@ -1,70 +1,90 @@
-"""Fragments of long documents, and importing without torch."""
+"""Batches of documents of every form, in order, and importing without torch."""
 
+import random
 import subprocess
 import sys
+from collections.abc import Iterator
 
+import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from cpsae.corpus.tokenizing import fragments, tokenise
+from cpsae.corpus.document import Document, Ids, LongText
+from cpsae.corpus.text_tokenizer import TextTokenizer
+from cpsae.corpus.tokenizing import tokenise
+from cpsae.corpus.windows import Sizes
+from tests.corpus.tokenizers_of_families import FAMILIES, LINES, plain_ids
 
-
-def byte_tokenizer(prefix: bool = False) -> PreTrainedTokenizerFast:
-    """GPT-2's words, byte tokens, and pairs of line ends and of blanks merged."""
-    names = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ĊĊ", "ĠĠ"]
-    vocabulary = {name: i for i, name in enumerate(names)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, [("Ċ", "Ċ"), ("Ġ", "Ġ")]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if prefix:
-        tokenizer.normalizer = normalizers.Prepend("_")
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+SMALL = Sizes(window=300, overlap=120)
 
 
-BYTES = byte_tokenizer()
-PREFIXING = byte_tokenizer(prefix=True)
+def ids_of(documents: list[Document], name: str, sizes: Sizes = SMALL) -> list[list[int]]:
+    found: list[list[int]] = []
+    for batch in tokenise(documents, TextTokenizer(FAMILIES[name]()), sizes):
+        for run in batch:
+            if run.starts_document:
+                found.append([])
+            found[-1] += run.ids.tolist()
+    return found
 
 
-@pytest.mark.parametrize(
-    ("document", "several"),
-    [
-        ("", False),
-        ("short\ntext", False),
-        ("x" * 200_000, False),
-        ("line of text\n" * 20_000, True),
-        ("paragraph\n\nand another\r\n\n    indented line\n" * 6_000, True),
-        ("one long line " * 20_000, True),
-        ("\n" * 99_999, False),
-    ],
-    ids=["empty", "short", "one word", "lines", "paragraphs", "one line", "line ends"],
-)
-def test_fragments_give_the_text_and_the_tokens_of_the_whole(document: str, several: bool) -> None:
-    parts = list(fragments(document, BYTES))
-    assert "".join(parts) == document
-    assert (len(parts) > 1) == several
-    ids = BYTES([document, *parts], add_special_tokens=False)["input_ids"]
-    assert ids[0] == [token for part in ids[1:] for token in part]
+@pytest.mark.parametrize("name", FAMILIES)
+def test_documents_of_any_length_in_their_order(name: str) -> None:
+    chance = random.Random(5)
+    texts = ["\n".join(chance.choices(LINES, k=chance.choice([1, 1, 2, 30]))) for _ in range(40)]
+    expected = [plain_ids(FAMILIES[name](), text) for text in texts]
+    assert ids_of(list(texts), name) == expected
+    streamed: list[Document] = [
+        LongText(iter([text[:70], text[70:71], text[71:]])) if number % 3 else text
+        for number, text in enumerate(texts)
+    ]
+    assert ids_of(streamed, name) == expected
+    assert ids_of(list(texts), name, Sizes()) == expected
 
 
-def test_lines_are_cut_at_their_ends_and_not_in_a_run_of_them() -> None:
-    parts = list(fragments("a\n\nline\nof text\n" * 20_000, BYTES))
-    assert len(parts) > 3
-    for part, following in zip(parts, parts[1:], strict=False):
-        assert part.endswith(("line\n", "text\n"))
-        assert following.startswith(("of text\n", "a\n\n"))
-        assert 2**16 <= len(part) < 2**16 + 100
+def test_ids_between_texts_keep_their_place() -> None:
+    documents: list[Document] = ["a", Ids(np.array([7, 8]), "x"), "b", "c", Ids(np.array([9]), "y")]
+    texts = [plain_ids(FAMILIES["gpt2"](), text) for text in "abc"]
+    assert ids_of(documents, "gpt2") == [texts[0], [7, 8], texts[1], texts[2], [9]]
 
 
-def test_a_document_is_left_whole_where_parts_would_have_other_tokens() -> None:
-    document = "line of text\n" * 20_000
-    assert list(fragments(document, PREFIXING)) == [document]
+def test_a_slow_tokenizer_takes_long_texts_whole() -> None:
+    from transformers import ByT5Tokenizer
+
+    text = "words and words " * 100
+    runs = list(
+        tokenise([LongText(iter([text[:900], text[900:]]))], TextTokenizer(ByT5Tokenizer()), SMALL)
+    )
+    [ids] = [run.ids for batch in runs for run in batch]
+    assert ids.tolist() == [byte + 3 for byte in text.encode()]
 
 
 def test_only_the_first_run_of_a_document_starts_it() -> None:
-    runs = [run for batch in tokenise(["a", "line\n" * 50_000, "b"], BYTES) for run in batch]
+    tokenizer = TextTokenizer(FAMILIES["gpt2"]())
+    batches = tokenise(["a", "line\n" * 50_000, "b"], tokenizer)
+    runs = [run for batch in batches for run in batch]
     assert len(runs) > 4
     assert [run.starts_document for run in runs] == [True, True, *[False] * (len(runs) - 3), True]
-    assert sum(len(run.ids) for run in runs) == 250_002
+    assert sum(len(run.ids) for run in runs) == 2 + len(
+        plain_ids(FAMILIES["gpt2"](), "line\n" * 50_000)
+    )
+
+
+@pytest.mark.parametrize("length", [1, 50, 5000])
+def test_batches_double_and_read_one_batch_ahead(length: int) -> None:
+    read = 0
+
+    def endless() -> Iterator[Document]:
+        nonlocal read
+        while True:
+            read += length
+            yield "x" * length
+
+    batches = tokenise(endless(), TextTokenizer(FAMILIES["words"]()))
+    most = 2048 * length
+    for limit in (2**16, 2**17, 2**18, 2**18):
+        before = read
+        next(batches)
+        assert read - before <= min(limit, most) + length
 
 
 def test_importing_the_corpus_brings_no_torch() -> None:
