@@ -27,6 +27,7 @@ LAYERS = [
         "tensors",
         "json_files",
         "held_out",
+        "file_content",
     },
     {"corpus", "models", "store", "sae"},
     {"extraction", "training", "evaluation", "reporting", "interop"},

@@ -1,12 +1,12 @@
 """Data sets of the Hugging Face hub, streamed: only what is read is downloaded."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from cpsae.corpus.corpus import Corpus
-from cpsae.corpus.dataset_splits import choose_split
+from cpsae.corpus.dataset_splits import DEFAULT, choose_split
 from cpsae.corpus.document import Document, is_blank
 from cpsae.errors import CorpusError, causes
 
@@ -25,19 +25,18 @@ class HubReading:
         or split."""
         self._corpus = corpus
         self.commit = corpus.revision
+        self.split, self._there = corpus.split or DEFAULT, [corpus.split or DEFAULT]
         with self._explained():
-            splits = _load(self._corpus)
-        if corpus.split is None:
-            self.split = choose_split(None, list(splits), f"dataset {corpus.dataset}")
-            self._records, self._there = splits[self.split], list(splits)
-        else:
-            self.split, self._records, self._there = corpus.split, splits, [corpus.split]
+            self._records: Iterable[Any] | None = self._first_load()
 
     def documents(self) -> Iterator[Document]:
         """Its records' documents, in its order."""
+        records, self._records = self._records, None
         found = False
         with self._explained():
-            for number, record in enumerate(self._records, 1):
+            if records is None:  # another reading
+                records = _load(self._corpus, self.split)
+            for number, record in enumerate(records, 1):
                 where = f"dataset {self._corpus.dataset}, record {number}"
                 document = self._corpus.field.of_record(record, where)
                 if not is_blank(document):
@@ -63,6 +62,18 @@ class HubReading:
     def but_left_out(self) -> str:
         """Nothing is."""
         return ""
+
+    def _first_load(self) -> Any:
+        """The records of the split asked for; else of the one that there is, or of `train`."""
+        try:
+            return _load(self._corpus, self.split)
+        except ValueError as error:
+            there = _splits_named(error)
+            if self._corpus.split is not None or not there:
+                raise
+        self.split = choose_split(None, there, f"dataset {self._corpus.dataset}")
+        self._there = there
+        return _load(self._corpus, self.split)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -101,9 +112,9 @@ def explain(error: Exception, corpus: Corpus) -> str:
         return f"is gated: accept its terms on the hub and run `hf auth login`, {_OR_LOCAL}"
     if "RevisionNotFoundError" in types or re.search(r"Revision '.*' doesn't exist", text):
         return f"has no revision '{corpus.revision}' on the hub; check dataset_revision"
-    splits = re.search(r"Available splits: \[(.*)\]|Should be one of \[(.*)\]", text)
+    splits = _splits_named(error)
     if splits is not None:
-        there = (splits[1] or splits[2] or "none").replace("'", "")
+        there = ", ".join(splits) or "none"
         return f"has no split '{corpus.split}' (there are: {there}); name one with --split"
     configurations = re.search(r"(?:among the available configs|Available): \[(.*?)\]", text)
     if configurations is not None:
@@ -131,19 +142,22 @@ def explain(error: Exception, corpus: Corpus) -> str:
     return f"cannot be read from the hub ({type(error).__name__}: {reason}); mend that, {_OR_LOCAL}"
 
 
-def _load(corpus: Corpus) -> Any:
-    """The records of the split asked for; without one asked for, of every split, by its name."""
+def _splits_named(error: Exception) -> list[str] | None:
+    """The splits that `datasets` lists where it has not the one asked for; None: it is not that."""
+    found = re.search(r"Available splits: \[(.*)\]|Should be one of \[(.*)\]", str(error))
+    return None if found is None else re.findall(r"'([^']*)'", found[1] or found[2] or "")
+
+
+def _load(corpus: Corpus, split: str) -> Any:
     import datasets
 
     # From version 4 on nothing is ever run; before, silence would mean asking on the terminal.
     asks = int(datasets.__version__.split(".")[0]) < 4
-    asked: dict[str, Any] = {"trust_remote_code": corpus.trust_remote_code} if asks else {}
+    trust = {"trust_remote_code": corpus.trust_remote_code} if asks else {}
     named = [] if corpus.configuration is None else [corpus.configuration]
-    if corpus.split is not None:
-        asked["split"] = corpus.split
     with _quiet():
         return datasets.load_dataset(
-            corpus.dataset, *named, revision=corpus.revision, streaming=True, **asked
+            corpus.dataset, *named, split=split, revision=corpus.revision, streaming=True, **trust
         )
 
 

@@ -81,7 +81,7 @@ def choose_batch(settings: ExtractSettings, d: int, device: torch.device) -> int
 def open_reading(
     settings: ExtractSettings, on_event: OnEvent, begun: Manifest | None = None
 ) -> Reading:
-    """Find out what the corpus holds, say so, and see that there is a document in it.
+    """Find out what the corpus holds, say so, and see that there is a document in a local one.
     begun: a store that has no tokens yet, whose commit is taken again. Raises CorpusError."""
     corpus = Corpus.from_settings(settings)
     if not corpus.is_local:
@@ -90,8 +90,9 @@ def open_reading(
     reading = open_corpus(corpus)
     for line in reading.summary():
         on_event(Note(line))
-    for _ in reading.documents():
-        break
+    if corpus.is_local:
+        for _ in reading.documents():
+            break
     return reading
 
 
