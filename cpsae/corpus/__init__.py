@@ -4,6 +4,7 @@ Imports no torch: a tokenizer is handed in.
 """
 
 from cpsae.corpus.corpus import Corpus
+from cpsae.corpus.dataset_splits import DEFAULT as DEFAULT_SPLIT
 from cpsae.corpus.fields import Field
 from cpsae.corpus.hub import commit_of
 from cpsae.corpus.packing import PackedTokens, TooSmallError, pack
@@ -12,6 +13,7 @@ from cpsae.corpus.split import PackingPlan
 from cpsae.corpus.text_tokenizer import SpecialTokens, find_special_tokens
 
 __all__ = [
+    "DEFAULT_SPLIT",
     "Corpus",
     "Field",
     "PackedTokens",

@@ -83,7 +83,7 @@ def summary(found: Survey) -> Iterator[str]:
 
 def left_out_line(left_out: Sequence[LeftOut], shown: int = _NAMES_SHOWN) -> str:
     """How many files are left out, the first names, and why; what is hidden comes last."""
-    ordered = sorted(left_out, key=lambda item: item.reason == HIDDEN)
+    ordered = sorted(left_out, key=lambda item: (item.reason == HIDDEN, item.name))
     names = ", ".join(f"{name} ({reason})" for name, reason in ordered[:shown])
     more = f", and {len(ordered) - shown} more" if len(ordered) > shown else ""
     return f"leaves out {files(len(ordered))}: {names}{more}"

@@ -9,7 +9,7 @@ import torch
 
 from cpsae.config import ExtractSettings
 from cpsae.config.resolve import differences, flatten
-from cpsae.corpus import Corpus, identity
+from cpsae.corpus import DEFAULT_SPLIT, Corpus, identity
 from cpsae.errors import CorpusError, DifferentSettingsError, StoreError
 from cpsae.extraction.provenance import differences_of_content, read_provenance
 from cpsae.store import Manifest
@@ -76,13 +76,14 @@ def refuse_other(
             f"{settings.store}: was made from arrays, not by an extraction; choose another --store"
         )
     asked = {**settings_identity(settings), **_explicit(settings), **known}
+    begun = {"split": DEFAULT_SPLIT, **manifest.identity}
     if worker.is_leader:
-        asked |= _corpus_asked(settings, manifest)
+        asked |= _corpus_asked(settings, manifest, begun)
     different = [
         text.replace("revision: ", "dataset_revision: ", 1)
         if text.startswith("revision: ")
         else text
-        for text in differences(manifest.identity, {**manifest.identity, **asked})
+        for text in differences(begun, {**begun, **asked})
     ]
     if worker.is_leader and manifest.tokens_complete:
         provenance = read_provenance(Folder(Path(settings.store)))
@@ -94,7 +95,9 @@ def refuse_other(
         )
 
 
-def _corpus_asked(settings: ExtractSettings, manifest: Manifest) -> dict[str, Any]:
+def _corpus_asked(
+    settings: ExtractSettings, manifest: Manifest, begun: Mapping[str, Any]
+) -> dict[str, Any]:
     try:
         corpus = corpus_identity(settings)
     except CorpusError:
@@ -102,12 +105,9 @@ def _corpus_asked(settings: ExtractSettings, manifest: Manifest) -> dict[str, An
             raise
         return {}
     # A corpus of another sort has other keys: then all of the old ones must go.
-    begun = {k: None for k in manifest.identity if k.startswith(_OF_THE_CORPUS)}
-    if settings.split is None:  # whichever it was is meant
-        corpus["split"] = manifest.identity.get("split")
-    elif "split" in begun:  # that of a local corpus is named where it is another than the default
-        corpus["split"] = settings.split
-    return {**begun, **corpus}
+    gone = {key: None for key in begun if key.startswith(_OF_THE_CORPUS)}
+    split = settings.split or begun["split"]  # not asked for: whichever it was
+    return {**gone, **corpus, "split": split}
 
 
 def _explicit(settings: ExtractSettings) -> dict[str, Any]:
