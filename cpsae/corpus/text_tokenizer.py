@@ -30,13 +30,25 @@ class SpecialTokens:
 
 
 class Encoded(NamedTuple):
-    """A text's tokens, each with the characters that it stands for and the word it is of."""
+    """A text's tokens. Where they lie is asked one by one: of most it is never needed."""
 
     ids: TokenIds
-    starts: "np.ndarray[Any, np.dtype[np.int64]]"
-    ends: "np.ndarray[Any, np.dtype[np.int64]]"
-    words: "np.ndarray[Any, np.dtype[np.int64]]"
-    """Of the pre-tokenizer: which stretch of text a token lies in, and never crosses out of."""
+    encoding: Any
+    """As the tokenizers library has it."""
+
+    def place(self, number: int) -> tuple[int, int]:
+        """The characters that a token stands for, from and to."""
+        return self.encoding.token_to_chars(number) or (0, 0)
+
+    def word(self, number: int) -> int | None:
+        """The stretch of text, of those that the pre-tokenizer cuts, that a token lies in."""
+        found: int | None = self.encoding.token_to_word(number)
+        return found
+
+    def at(self, character: int) -> int | None:
+        """The first token that stands for a character, if one does."""
+        found: int | None = self.encoding.char_to_token(character)
+        return found
 
 
 def find_special_tokens(tokenizer: Any) -> SpecialTokens:
@@ -96,9 +108,12 @@ class TextTokenizer:
         """The same, with the place of each token; of a tokenizer that `has_offsets`."""
         if self._backend is not None:
             encodings = self._backend.encode_batch(texts, add_special_tokens=False)
+            ids = [encoding.ids for encoding in encodings]
         else:
-            encodings = self._call(texts, return_offsets_mapping=True).encodings
-        return list(map(self._encoded, encodings))
+            found = self._call(texts)
+            encodings, ids = found.encodings, found["input_ids"]
+        arrays = (self._checked(np.array(tokens, dtype=np.int32)) for tokens in ids)
+        return [Encoded(*pair) for pair in zip(arrays, encodings, strict=True)]
 
     def of_ids(self, document: Ids) -> TokenIds:
         """Ids that a record holds, without the BOS at their start and the separator at their end,
@@ -185,7 +200,7 @@ class TextTokenizer:
         backend.encode_special_tokens = True
         return backend
 
-    def _call(self, texts: list[str], **options: Any) -> Any:
+    def _call(self, texts: list[str]) -> Any:
         tokenizer, split = self._plain
         # verbose=False: no warning that a text is longer than the model's window; it will be cut.
         return tokenizer(
@@ -195,7 +210,6 @@ class TextTokenizer:
             return_token_type_ids=False,
             verbose=False,
             **split,
-            **options,
         )
 
     @cached_property
@@ -213,12 +227,6 @@ class TextTokenizer:
         for text in ordinary:
             copied.tokens_trie.add(text)
         return copied, {}
-
-    def _encoded(self, encoding: Any) -> Encoded:
-        ids = self._checked(np.array(encoding.ids, dtype=np.int32))
-        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-        words = [-1 if word is None else word for word in encoding.word_ids]
-        return Encoded(ids, offsets[:, 0], offsets[:, 1], np.array(words, dtype=np.int64))
 
     def _checked(self, ids: TokenIds) -> TokenIds:
         self._check_rows(ids, "text of the corpus")

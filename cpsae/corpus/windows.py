@@ -16,12 +16,13 @@ grows with.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from cpsae.corpus.text_tokenizer import Encoded, TokenIds
 from cpsae.errors import CorpusError
 
 Encode = Callable[[list[str]], list[Encoded]]
+
+_Keys = dict[tuple[int, int, int, int], int]
+"""Tokens' numbers by what makes them the same: characters, earlier ones that share them, id."""
 
 _RESTARTS = (0, 7, 31)
 """Tokens of the overlap at which the right window is begun anew, where the two do not agree."""
@@ -33,7 +34,7 @@ class Sizes:
 
     window: int = 2**16
     """Characters."""
-    overlap: int = 2**12
+    overlap: int = 2**11
     """Characters that two neighbours share."""
     agreeing: int = 16
     """Tokens, half of them on either side of a cut, that two windows must have in common."""
@@ -52,11 +53,32 @@ class _Window:
     """Character of the document."""
     text: str
     tokens: Encoded
-    """With places in the document."""
 
     @property
     def end(self) -> int:
         return self.start + len(self.text)
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.tokens.ids)
+
+    def place(self, number: int) -> tuple[int, int]:
+        """A token's characters in the document."""
+        begin, end = self.tokens.place(number)
+        return self.start + begin, self.start + end
+
+    def around(self, character: int, reach: int) -> range:
+        """The numbers of the tokens around a character of the document."""
+        number = self.tokens.at(character - self.start) or 0
+        return range(max(0, number - reach), min(self.n_tokens, number + reach))
+
+    def is_new_word(self, number: int) -> bool:
+        """Whether a token is of another word than the one before it."""
+        return self.tokens.word(number - 1) != self.tokens.word(number)
+
+    def kinds(self, begin: int, end: int) -> int:
+        """How many different tokens there are among these."""
+        return len(set(self.tokens.ids[begin:end].tolist()))
 
 
 def tokens_in_windows(
@@ -96,7 +118,7 @@ def _windows(pieces: Iterator[str], encode: Encode, sizes: Sizes) -> Iterator[_W
     texts, count, start = _overlapping(pieces, sizes), 1, 0
     while batch := [text for _, text in zip(range(count), texts, strict=False)]:
         for text, tokens in zip(batch, encode(batch), strict=True):
-            yield _placed(start, text, tokens)
+            yield _Window(start, text, tokens)
             start += len(text) - sizes.overlap
         count = min(2 * count, sizes.most_at_once)
 
@@ -117,12 +139,6 @@ def _overlapping(pieces: Iterator[str], sizes: Sizes) -> Iterator[str]:
     yield text
 
 
-def _placed(start: int, text: str, tokens: Encoded) -> _Window:
-    return _Window(
-        start, text, tokens._replace(starts=tokens.starts + start, ends=tokens.ends + start)
-    )
-
-
 def _find_cut(
     left: _Window, first: int, right: _Window, encode: Encode, sizes: Sizes
 ) -> tuple[int, _Window, int] | None:
@@ -131,13 +147,13 @@ def _find_cut(
     found = _agreement(left, first, right, sizes)
     if found is not None:
         return found[0], right, found[1]
-    inside = np.flatnonzero(left.tokens.starts >= right.start)
-    for number in _RESTARTS:
-        if number >= len(inside):
-            break
-        start = int(left.tokens.starts[inside[number]])
+    begin = _first_from(left, right.start)
+    for number in range(begin, left.n_tokens)[: _RESTARTS[-1] + 1]:
+        if number - begin not in _RESTARTS:
+            continue
+        start, _ = left.place(number)
         text = right.text[start - right.start :]
-        again = _placed(start, text, encode([text])[0])
+        again = _Window(start, text, encode([text])[0])
         found = _agreement(left, first, again, sizes)
         if found is not None:
             return found[0], again, found[1]
@@ -147,10 +163,22 @@ def _find_cut(
 def _agreement(left: _Window, first: int, right: _Window, sizes: Sizes) -> tuple[int, int] | None:
     """The numbers of the token, in both windows, before which to cut: nearest to the middle of the
     overlap, among those with enough equal tokens before and behind them."""
-    ours = _keys(left.tokens, max(first, _begin(left.tokens, right.start)), len(left.tokens.ids))
-    theirs = _keys(right.tokens, 0, int(np.searchsorted(right.tokens.starts, left.end)))
-    half, run, last = sizes.agreeing // 2, 0, -2
     middle = (right.start + left.end) // 2
+    near, near_right = (w.around(middle, 2 * sizes.agreeing) for w in (left, right))
+    ours = _keys(left, max(first, near.start), max(first, near.stop))
+    theirs = _keys(right, near_right.start, near_right.stop)
+    found = _nearest(left, ours, right, theirs, middle, sizes)
+    if found is None:
+        ours = _keys(left, max(first, _first_from(left, right.start)), left.n_tokens)
+        theirs = _keys(right, 0, _first_behind(right, left.end))
+        found = _nearest(left, ours, right, theirs, middle, sizes)
+    return found
+
+
+def _nearest(
+    left: _Window, ours: _Keys, right: _Window, theirs: _Keys, middle: int, sizes: Sizes
+) -> tuple[int, int] | None:
+    half, run, last = sizes.agreeing // 2, 0, -2
     best, distance = None, left.end
     for key, number in ours.items():
         other = theirs.get(key)
@@ -159,42 +187,49 @@ def _agreement(left: _Window, first: int, right: _Window, sizes: Sizes) -> tuple
         if run < sizes.agreeing or other is None:
             continue
         cut, other_cut = number - half + 1, other - half + 1
-        away = abs(int(left.tokens.starts[cut]) - middle)
-        if away < distance and _is_safe(left.tokens, cut, right.tokens, other_cut, sizes):
+        away = abs(left.place(cut)[0] - middle)
+        if away < distance and _is_safe(left, cut, right, other_cut, sizes):
             best, distance = (cut, other_cut), away
     return best
 
 
-def _is_safe(left: Encoded, cut: int, right: Encoded, other: int, sizes: Sizes) -> bool:
-    between_words = left.words[cut - 1] != left.words[cut]
-    if between_words and right.words[other - 1] != right.words[other]:
+def _is_safe(left: _Window, cut: int, right: _Window, other: int, sizes: Sizes) -> bool:
+    if left.is_new_word(cut) and right.is_new_word(other):
         return True
     half = sizes.agreeing // 2
-    return (
-        not sizes.between_words
-        and len(set(left.ids[cut - half : cut + half].tolist())) >= sizes.kinds
-    )
+    return not sizes.between_words and left.kinds(cut - half, cut + half) >= sizes.kinds
 
 
-def _keys(tokens: Encoded, begin: int, end: int) -> dict[tuple[int, int, int, int], int]:
+def _keys(window: _Window, begin: int, end: int) -> _Keys:
     """The numbers of tokens by place and id; several that share a character are counted."""
-    keys: dict[tuple[int, int, int, int], int] = {}
-    before, count, first = (-1, -1), 0, begin
-    places = (tokens.starts, tokens.ends)
-    while 0 < first < end and all(place[first] == place[first - 1] for place in places):
+    keys: _Keys = {}
+    first = begin
+    while 0 < first < end and window.place(first) == window.place(first - 1):
         first -= 1
-    values = zip(*(c[first:end].tolist() for c in (tokens.ids, *places)), strict=True)
-    for number, (id_, start, stop) in enumerate(values, first):
-        count = count + 1 if (start, stop) == before else 0
-        before = (start, stop)
+    before, count = (-1, -1), 0
+    for number, id_ in enumerate(window.tokens.ids[first:end].tolist(), first):
+        place = window.place(number)
+        count = count + 1 if place == before else 0
+        before = place
         if number >= begin:
-            keys[start, stop, count, id_] = number
+            keys[*place, count, id_] = number
     return keys
 
 
-def _begin(tokens: Encoded, start: int) -> int:
-    inside = np.flatnonzero(tokens.starts >= start)
-    return int(inside[0]) if len(inside) else len(tokens.ids)
+def _first_from(window: _Window, character: int) -> int:
+    """The first of a window's last tokens, those from a character of the document on."""
+    number = window.n_tokens
+    while number and window.place(number - 1)[0] >= character:
+        number -= 1
+    return number
+
+
+def _first_behind(window: _Window, character: int) -> int:
+    """The first of a window's tokens that begins at a character of the document, or behind it."""
+    number = 0
+    while number < window.n_tokens and window.place(number)[0] < character:
+        number += 1
+    return number
 
 
 def _merge(
@@ -206,16 +241,18 @@ def _merge(
         parts.append(window.text[end - window.start :])
         end = window.end
     text = "".join(parts)
-    whole = _placed(left.start, text, encode([text])[0])
+    whole = _Window(left.start, text, encode([text])[0])
     if first == 0:
         return whole, 0
-    half = min(first, sizes.agreeing // 2)
-    around = list(_keys(left.tokens, first - half, first + sizes.agreeing // 2))
-    places = _keys(whole.tokens, 0, int(np.searchsorted(whole.tokens.starts, left.end)))
-    begin = places.get(around[half], -1)
-    if [places.get(key) for key in around] != list(range(begin - half, begin - half + len(around))):
+    half = sizes.agreeing // 2
+    before = min(first, half)
+    around = list(_keys(left, first - before, min(first + half, left.n_tokens)))
+    near = whole.around(left.place(first)[0], 2 * half)
+    places = _keys(whole, near.start, near.stop)
+    begin = places.get(around[before], -1) - before
+    if [places.get(key) for key in around] != list(range(begin, begin + len(around))):
         raise CorpusError(
-            f"a document cannot be cut near character {left.tokens.starts[first]:,}: its tokens "
-            "there hang on text far behind; cut the document there yourself"
+            f"a document cannot be cut near character {left.place(first)[0]:,}: its tokens there "
+            "hang on text far behind; cut the document there yourself"
         )
-    return whole, begin
+    return whole, begin + before

@@ -53,7 +53,7 @@ def test_defaults_in_help_are_the_settings(settings_class, options) -> None:
 
 
 def test_every_extract_setting_has_an_option() -> None:
-    flags = {"keep_bos", "trust_remote_code"}
+    flags = {"keep_bos", "special_tokens", "trust_remote_code"}
     assert {option.key for option in EXTRACT_OPTIONS} | flags == set(defaults(ExtractSettings))
 
 

@@ -313,7 +313,7 @@ def test_a_document_known_to_be_the_only_one_is_read_once_and_no_further() -> No
 
     plan = PackingPlan(tokens=5, vectors=800)
     once = pack(readings, BOTH, plan, one_document=True)
-    assert read < 2 * 2**16 / 4
+    assert read < 3 * 2**16 / 4  # two windows, and what their pieces hold beyond them
     whole = pack(lambda: iter(["".join(f"w{i} " for i in range(WORDS))]), BOTH, plan)
     assert once.split == whole.split == "position" and once.documents == 1
     assert once.training.tobytes() == whole.training.tobytes()
