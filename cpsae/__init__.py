@@ -13,7 +13,7 @@ _HOME_OF = {
     "fit": "cpsae.stages.fit",
     "sweep": "cpsae.stages.sweep",
     "evaluate": "cpsae.stages.evaluate",
-    "load": "cpsae.sae.autoencoder",
+    "load": "cpsae.stages.load",
     "open_store": "cpsae.store",
     "write_store": "cpsae.store",
     "verify_store": "cpsae.store",
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from cpsae.config import ExtractSettings as ExtractSettings
     from cpsae.errors import CpsaeError as CpsaeError
     from cpsae.sae.autoencoder import SparseAutoencoder as SparseAutoencoder
-    from cpsae.sae.autoencoder import load as load
     from cpsae.stages.evaluate import evaluate as evaluate
     from cpsae.stages.extract import extract as extract
     from cpsae.stages.fit import fit as fit
+    from cpsae.stages.load import load as load
     from cpsae.stages.sweep import sweep as sweep
     from cpsae.store import Store as Store
     from cpsae.store import open_store as open_store

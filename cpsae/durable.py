@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -90,6 +91,19 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             raise DiskError(f"{path}: a file is in the way of a folder; move it aside") from None
         raise DiskError(f"{path}: cannot be written ({error.strerror}); check the disk") from None
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, which is replaced whole when it changes; a durable
+    copy where the file system has no links. Raises OSError."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        shutil.copyfile(source, target)
+        with target.open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 def make_folders(folder: Path) -> None:

@@ -17,6 +17,7 @@ from cpsae.cli.options import (
 if TYPE_CHECKING:
     from cpsae.cli.terminal import Terminal
     from cpsae.config import Resolved
+    from cpsae.events import OnEvent
     from cpsae.stages.fit import FitResult
     from cpsae.stages.sweep import SweepResult
     from cpsae.training.settings import FitSettings
@@ -55,6 +56,11 @@ SHOWN = ("explained_variance", "cosine", "l0", "l0_eff", "dead", "mse", "skipped
     "--out", metavar="FOLDER", help="Run folder; by default runs/<preset>-<hash> or sweep-<hash>."
 )
 @click.option("--resume/--fresh", default=True, help="Continue (default), or move aside and begin.")
+@click.option(
+    "--stretch",
+    is_flag=True,
+    help="Give a finished run in --out more --steps, though it will not be as one of that length.",
+)
 @click.option("--allow-partial", is_flag=True, help="Take a store that is not finished.")
 @click.option("--print-config", is_flag=True, help="Print every setting, where it is from; stop.")
 @output_options
@@ -66,6 +72,7 @@ def command(
     recipe: str | None,
     out: str | None,
     resume: bool,
+    stretch: bool,
     allow_partial: bool,
     print_config: bool,
     **values: Any,
@@ -73,12 +80,13 @@ def command(
     """Train a sparse autoencoder on the rows of a store, by default the paper's.
 
     Interrupted at any moment, the same command continues from its last checkpoint, and ends with
-    the weights that an uninterrupted run has.
+    the weights that an uninterrupted run has. With more --steps, a finished run that --out names
+    goes on, where it then ends like a run of that length.
     """
     with terminal_of(values) as terminal:
         from cpsae.workers import Worker
 
-        repeated = _run_of(recipe)
+        repeated = _run_of(recipe, terminal.on_event)
         name = preset or repeated.get("preset", "paper")
         with usage_errors():
             Worker.from_environment()  # refuses what is malformed; `fit` refuses several
@@ -99,6 +107,7 @@ def command(
             "preset": name,
             "fresh": not resume,
             "allow_partial": allow_partial,
+            "stretch": stretch,
             "store_identity": None if store else repeated.get("identity"),
             "on_event": terminal.on_event,
         }
@@ -166,13 +175,18 @@ def _members(axes: tuple[str, ...], layers: dict[str, dict[str, Any]]) -> "list[
     return members(parsed, lambda chosen: _resolved({"--sweep": dict(chosen), **layers}).settings)
 
 
-def _run_of(recipe: str | None) -> dict[str, str]:
+def _run_of(recipe: str | None, on_event: "OnEvent") -> dict[str, str]:
     """Store and preset of the run that a recipe repeats; nothing for any other recipe."""
     from cpsae.config.resolve import read_run_config
 
     config = read_run_config(Path(recipe)) if recipe else None
     if config is None:
         return {}
+    if any(entry.get("stretched") for entry in config.get("lengthened", [])):
+        from cpsae.events import Note
+
+        text = f"{recipe}: that run was given more steps with --stretch; from its start on, another"
+        on_event(Note(f"{text} comes out", "warning"))
     store = config["store"]
     return {"store": store["path"], "identity": store["identity"], "preset": config["preset"]}
 

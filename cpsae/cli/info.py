@@ -124,6 +124,7 @@ def _last_step(metrics: Path) -> int:
 
 def _run(path: Path) -> dict[str, Any]:
     from cpsae.errors import RunError
+    from cpsae.training.at_step import steps_at_hand
     from cpsae.training.run_folder import RunFolder
 
     run = RunFolder(path)
@@ -138,6 +139,7 @@ def _run(path: Path) -> dict[str, Any]:
             "steps": schedule["steps"],
             "last_step": _last_step(run.metrics),
         }
+        content["steps_at_hand"] = steps_at_hand(run)
         if "facts" in config:
             content["skipped_share"] = config["facts"]["skipped_share"]
     except (KeyError, TypeError):

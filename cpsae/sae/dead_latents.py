@@ -52,6 +52,11 @@ class RevivingKind(Kind):
         self._look = True
         """Whether a latent may be dead: to look is to wait for the GPU."""
 
+    def schedule_lengths(self) -> dict[str, float]:
+        """When a latent is dead, where the loss looks at dead ones."""
+        looks = self.aux_k and self.settings.aux_coefficient
+        return {"dead_after": self.dead_after} if looks else {}
+
     def loss(self, w: Weights, x_BD: Tensor, latents: Latents, x_hat_BD: Tensor) -> Loss:
         """Parts: mse and aux."""
         mse = self.mse(x_BD, x_hat_BD)

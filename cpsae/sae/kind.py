@@ -165,6 +165,12 @@ class Kind(ABC):
         """Called once after update `step` (from 1), before features are enabled: rho is the
         utilisation after it (0-d float64), latents (B, M) are those of its batch, detached."""
 
+    def schedule_lengths(self) -> dict[str, float]:
+        """What of its training hangs on the length of the run (`plan.rows`, `schedule_scale`), by
+        setting. Where two runs have the same here, the shorter one is the longer one's beginning,
+        so that it can go on; a kind that looks at either must override this."""
+        return {}
+
     def figures(self) -> dict[str, float]:
         """Its own numbers for metrics.jsonl, as the next update will use them."""
         return {}

@@ -7,18 +7,23 @@ from cpsae.device import choose_device
 from cpsae.errors import RunError, StoreError
 from cpsae.evaluation.held_out import HeldOutResult, measure
 from cpsae.events import OnEvent, ignore
-from cpsae.sae.autoencoder import load
 from cpsae.stages.fit import refuse_other_store
+from cpsae.stages.load import load
 from cpsae.store import Store, open_store
 from cpsae.store.bound import norm_bound
 from cpsae.training.run_folder import RunFolder
 
 
 def evaluate(
-    run: str | Path, store: str | Path | None = None, *, on_event: OnEvent = ignore
+    run: str | Path,
+    store: str | Path | None = None,
+    *,
+    step: int | None = None,
+    on_event: OnEvent = ignore,
 ) -> HeldOutResult:
     """Metrics of a finished run on the held-out rows of `store` (default: the run's own), which
-    become the run's evaluation.json.
+    become the run's evaluation.json; of any run after update `step`, whose checkpoint is there:
+    evaluation-step-NNNNNN.json.
 
     The run's recorded bound of norms holds for its own store; for another one, the same rule
     (`max_norm` times a median) on that store's rows. Raises a CpsaeError where there is no such run
@@ -26,7 +31,7 @@ def evaluate(
     """
     folder = RunFolder(run)
     config = folder.read_config()
-    sae = load(folder.path, choose_device("auto"))
+    sae = load(folder.path, choose_device("auto"), step=step)
     try:
         path, identity = config["store"]["path"], config["store"]["identity"]
         max_norm = config["settings"]["max_norm"]
@@ -43,7 +48,7 @@ def evaluate(
     results = measure([sae], opened, bound, on_event)
     assert results is not None, "nobody asked to stop"
     [result] = results
-    folder.write_evaluation(result.as_json(), opened)
+    folder.write_evaluation(result.as_json(), opened, step)
     return result
 
 

@@ -1,6 +1,6 @@
 """Stage 2 as one calls it: one autoencoder, trained and evaluated in a run folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,16 @@ def fit(
     preset: str = "paper",
     fresh: bool = False,
     allow_partial: bool = False,
+    stretch: bool = False,
     store_identity: str | None = None,
     on_event: OnEvent = ignore,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FitResult | Stopped:
     """Train on a store and evaluate on its held-out part, in `out` (by default
     ./runs/<preset>-<8 hex of settings and store identity>). Continues a run that was begun there,
-    or with `fresh` renames it aside first; `Stopped` where `should_stop` said so.
+    or with `fresh` renames it aside first; `Stopped` where `should_stop` said so. A finished run
+    in `out` is given more steps, where it is then what a run of that length is, or with `stretch`
+    all the same.
 
     Raises a CpsaeError where the user has to do something (also where `store_identity` is given
     and is not the store's); checkpoints stay.
@@ -50,11 +53,12 @@ def fit(
     refuse_other_store(opened, store_identity)
     run = RunFolder(out or Path("runs") / run_name(preset, settings, opened))
     run.refuse_foreign()
-    job = Job(run, settings, preset)
+    refuse_idle_stretch([run], stretch, fresh)
+    job = Job(run, settings, preset, stretch)
     if run.started and not fresh:
-        run.refuse_other(settings, opened)
+        longer = job.more_steps(opened)
         note_unused(run, opened, on_event)
-        if run.complete:
+        if run.complete and longer is None:
             on_event(Note(f"{run.path} is complete"))
             return FitResult(run.path, run.read_summary())
         opened = store_as_first_seen([job], opened)
@@ -73,6 +77,15 @@ def refuse_several_processes() -> None:
     """Raises SettingsError under torchrun."""
     if Worker.from_environment().count > 1:
         raise SettingsError("fit runs in one process so far; start it without torchrun")
+
+
+def refuse_idle_stretch(runs: Sequence[RunFolder], stretch: bool, fresh: bool) -> None:
+    """Raises SettingsError where nothing was begun that `stretch` could be about."""
+    if stretch and (fresh or not any(run.started for run in runs)):
+        raise SettingsError(
+            "--stretch: is for more steps of a finished run; name that run with --out, without "
+            "--fresh"
+        )
 
 
 def refuse_other_store(store: Store, identity: str | None) -> None:

@@ -22,6 +22,7 @@ from cpsae.store.integrity import damaged
 from cpsae.store.provenance import provenance
 from cpsae.training.facts import Facts, find_facts, mean_normalized
 from cpsae.training.feed import ActivationFeed
+from cpsae.training.longer import Longer, begin_longer, find_longer
 from cpsae.training.loop import Loop, Stopped
 from cpsae.training.machine import keep_bits, machine_of
 from cpsae.training.member import Member, refuse_unfit
@@ -38,6 +39,17 @@ class Job:
     run: RunFolder
     settings: FitSettings
     preset: str
+    stretch: bool = False
+    """Whether a finished run may be given more steps where that does not make it what a run of
+    that length is."""
+
+    def more_steps(self, store: Store) -> Longer | None:
+        """Of a run that was begun: what it is asked for beyond its end. Raises
+        DifferentSettingsError, listing each, where it was begun with other settings."""
+        longer = find_longer(self.run, self.settings, store, self.stretch)
+        if longer is None:
+            self.run.refuse_other(self.settings, store)
+        return longer
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,9 @@ def train(
         for job in jobs:
             job.run.tidy()
             if job.run.started:  # again under the lock: somebody may have begun it since
-                job.run.refuse_other(job.settings, store)
+                longer = job.more_steps(store)
+                if longer is not None:
+                    on_event(Note(begin_longer(longer)))
         begun = [job.run.read_config() for job in jobs if job.run.started]
         if begun:
             keep_bits(begun[0].get("machine", {}), device, on_event)
@@ -195,7 +209,7 @@ def _finish(
     should_stop: Callable[[], bool],
 ) -> dict[Job, dict[str, Any]] | Stopped:
     """Save and evaluate what was trained; the summary, written last, marks a run complete."""
-    hook = provenance(store)
+    hook = provenance(store.manifest, store.identity)
     for job, member in done.items():
         member.trainable.autoencoder(hook).save(job.run.path)
     saes = [load(job.run.path, device) for job in done]

@@ -12,7 +12,12 @@ from cpsae.durable import is_leftover, set_aside, writer_lock
 from cpsae.errors import NonFiniteError, RunError
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.json_files import write_object
-from cpsae.stages.fit import note_unused, refuse_other_store, refuse_several_processes
+from cpsae.stages.fit import (
+    note_unused,
+    refuse_idle_stretch,
+    refuse_other_store,
+    refuse_several_processes,
+)
 from cpsae.stages.runs import Job, Trained, check, store_as_first_seen, train
 from cpsae.store import Store, open_store
 from cpsae.training.loop import Stopped
@@ -40,13 +45,15 @@ def sweep(
     preset: str = "paper",
     fresh: bool = False,
     allow_partial: bool = False,
+    stretch: bool = False,
     store_identity: str | None = None,
     on_event: OnEvent = ignore,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> SweepResult | Stopped:
     """Train every member in its folder in `out` (by default ./runs/sweep-<8 hex>), each exactly as
     a fit of its own would, reading the store once for all. Continues what was begun there and
-    leaves alone what is complete, or with `fresh` renames the whole folder aside first.
+    leaves alone what is complete, or with `fresh` renames the whole folder aside first; more steps
+    and `stretch` as in `fit`, for all members.
 
     Raises a CpsaeError as `fit` does; NonFiniteError, once the others are done, where a run
     diverged.
@@ -58,13 +65,17 @@ def sweep(
     _refuse_foreign(folder)
     if fresh and folder.exists():
         on_event(Note(f"{folder} is kept as {set_aside(folder, 'sweep')}"))
-    jobs = [Job(RunFolder(folder / m.folder), m.settings, preset) for m in members]
+    jobs = [Job(RunFolder(folder / m.folder), m.settings, preset, stretch) for m in members]
+    refuse_idle_stretch([job.run for job in jobs], stretch, fresh)
+    to_do = []
     for job in jobs:
         job.run.refuse_foreign()
+        longer = None
         if job.run.started:
-            job.run.refuse_other(job.settings, opened)
+            longer = job.more_steps(opened)
             note_unused(job.run, opened, on_event)
-    to_do = [job for job in jobs if not job.run.complete]
+        if longer is not None or not job.run.complete:
+            to_do.append(job)
     trained: Trained | Stopped = Trained({})
     if to_do:
         opened = store_as_first_seen(jobs, opened)

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from cpsae.store.reader import Store
+from cpsae.store.layout import Manifest
 
 
-def provenance(store: Store) -> dict[str, Any]:
+def provenance(manifest: Manifest, identity: str) -> dict[str, Any]:
     """Flat: what is known of hook, model, contexts and text, and the store's identity."""
-    manifest = store.manifest
-    known: dict[str, Any] = {"store_identity": store.identity}
+    known: dict[str, Any] = {"store_identity": identity}
     if manifest.hook:
         known |= manifest.hook.model_dump()
     if manifest.model:

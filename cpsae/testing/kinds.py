@@ -46,11 +46,12 @@ class KindTests:
         """Of a short run of this kind."""
         return FitSettings(kind=self.name, **self.settings, **common)
 
-    def trainable(self, device: str = "cpu", **common: Any) -> Trainable:
-        """Before its first update."""
+    def trainable(self, device: str = "cpu", length: int = 1, **common: Any) -> Trainable:
+        """Before its first update; length: of its run, in times of STEPS."""
         settings = self.fit_settings(**common)
         kind_class = load_kind(self.name)
-        kind = kind_class(settings.method, RunPlan(D, N, rows=STEPS * B, schedule_scale=0.01))
+        plan = RunPlan(D, N, rows=length * STEPS * B, schedule_scale=0.01 * length)
+        kind = kind_class(settings.method, plan)
         b_dec = torch.linspace(-0.1, 0.1, D)
         weights = initialize(kind_class.weights, D, N, "uniform", b_dec, seed=1)
         placed = {name: weight.to(device) for name, weight in weights.items()}
@@ -137,6 +138,19 @@ class KindTests:
         assert found[1] == expected[1]
         for name, tensor in expected[0].items():
             assert torch.equal(found[0][name], tensor), name
+
+    def test_what_hangs_on_the_length_of_a_run_is_said(self, device: str) -> None:
+        """Else a run that is given more steps would not end as one of that length does."""
+        short, long = (self.trainable(device, length=length) for length in (1, 50))
+        if short.kind.schedule_lengths() != long.kind.schedule_lengths():
+            return
+        for state in (short, long):  # some that are dead: kinds may count how long
+            state.optimizer.weights["b_enc"][:6] = -50
+        for step in range(1, STEPS + 1):
+            for state in (short, long):
+                state.update(rows(step).to(device), 1e-2)
+        for name, tensor in short.state()[0].items():
+            assert torch.equal(long.state()[0][name], tensor), name
 
     def test_saved_and_loaded_it_is_the_same(self, device: str, tmp_path: Path) -> None:
         sae, x = self.trained(device).autoencoder({"layer": 3}), rows(50).to(device)

@@ -74,6 +74,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found.items())]
 
 
+def step_of(path: Path) -> int:
+    """The step that a checkpoint of `list_checkpoints` is of."""
+    return int(path.name.removeprefix("step-"))
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Raises RunError where a file of it is missing or broken."""
     try:

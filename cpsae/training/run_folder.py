@@ -38,6 +38,8 @@ class RunFolder:
         self.evaluation = self.path / "evaluation.json"
         self.mean = self.path / "mean.safetensors"
         self.checkpoints = self.path / "checkpoints"
+        self.finished = self.path / "finished"
+        """Where the files of a finished run are kept when it goes on."""
 
     @property
     def started(self) -> bool:
@@ -48,6 +50,19 @@ class RunFolder:
     def complete(self) -> bool:
         """Whether it was finished: the summary is written last."""
         return self.summary.exists()
+
+    def kept(self, step: int) -> "RunFolder":
+        """Where its files are kept as they were when it was finished at `step`."""
+        return RunFolder(self.finished / f"step-{step:06d}")
+
+    def finished_steps(self) -> list[int]:
+        """The steps at which it was finished, the first first."""
+        kept = [int(path.parent.name[5:]) for path in self.finished.glob("step-*/summary.json")]
+        return sorted({*kept, *([int(self.read_summary()["steps"])] if self.complete else [])})
+
+    def evaluation_at(self, step: int) -> Path:
+        """The file for metrics of a step other than the last."""
+        return self.path / f"evaluation-step-{step:06d}.json"
 
     def refuse_foreign(self) -> None:
         """Raises RunError where something else than a run is at this path."""
@@ -97,16 +112,25 @@ class RunFolder:
         """Of a complete run. Raises RunError where it is broken."""
         return read_object(self.summary, RunError, _ADVICE)
 
-    def write_evaluation(self, content: Mapping[str, Any], store: Store) -> None:
-        """Write evaluation.json, and which store it is of."""
-        write_object(self.evaluation, {**content, "store_identity": store.identity})
+    def write_evaluation(
+        self, content: Mapping[str, Any], store: Store, step: int | None = None
+    ) -> None:
+        """Write evaluation.json, and which store it is of; of `step`, a file of its own."""
+        of = {"store_identity": store.identity}
+        if step is None:
+            write_object(self.evaluation, {**content, **of})
+        else:
+            write_object(self.evaluation_at(step), {**content, **of, "step": step})
 
     def refuse_other(self, settings: FitSettings, store: Store) -> None:
         """Raises DifferentSettingsError, listing each, where the run was begun otherwise."""
         config = self.read_config()
         recorded = config.get("settings", {})
         begun = _without_free(recorded if "facts" in config else known_to_0_1(recorded))
-        different = differences(begun, _without_free(settings.model_dump(mode="json")))
+        asked = _without_free(settings.model_dump(mode="json"))
+        if "facts" in config and asked["steps"] == self.facts().schedule.steps:
+            asked["steps"] = begun["steps"]  # one epoch, in number
+        different = differences(begun, asked)
         if config.get("store", {}).get("identity") != store.identity:
             different.append(f"store: not the one at {config.get('store', {}).get('path')}")
         if different:

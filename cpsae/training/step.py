@@ -3,6 +3,7 @@
 Names: B rows, D dimensions, M enabled features (n_(t-1) in the paper).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,12 +150,46 @@ class Trainable:
         self.optimizer.restore(tensors, self.enabling.n_enabled)
 
     def autoencoder(self, hook: dict[str, Any]) -> SparseAutoencoder:
-        """A copy for inference, centring folded in."""
-        weights = self.optimizer.weights
-        return SparseAutoencoder.from_training(
-            self.kind.centred(weights) if self.settings.center else weights,
+        """A copy for inference."""
+        return _for_inference(
+            self.optimizer.weights,
             self.kind,
-            n_enabled=self.enabling.n_enabled,
-            normalizer=self.normalizer,
-            hook=hook,
+            self.settings.center,
+            self.enabling.n_enabled,
+            self.normalizer,
+            hook,
         )
+
+
+def autoencoder_of(
+    tensors: Mapping[str, Tensor],
+    kind: Kind,
+    center: bool,
+    n_enabled: int,
+    normalizer: Normalizer,
+    hook: dict[str, Any],
+) -> SparseAutoencoder:
+    """The autoencoder in what `Trainable.state` gave. kind: one of the run, whose running tensors
+    are set. KeyError, ValueError or RuntimeError where they do not fit each other."""
+    for name, tensor in kind.tensors.items():
+        tensor.copy_(tensors[_KIND + name])
+    weights = {name: tensors[name] for name in kind.weights}
+    return _for_inference(weights, kind, center, n_enabled, normalizer, hook)
+
+
+def _for_inference(
+    weights: Mapping[str, Tensor],
+    kind: Kind,
+    center: bool,
+    n_enabled: int,
+    normalizer: Normalizer,
+    hook: dict[str, Any],
+) -> SparseAutoencoder:
+    """Centring folded in."""
+    return SparseAutoencoder.from_training(
+        kind.centred(weights) if center else weights,
+        kind,
+        n_enabled=n_enabled,
+        normalizer=normalizer,
+        hook=hook,
+    )

@@ -161,6 +161,7 @@ _RUN = """
 import sys, torch
 torch.set_num_threads(1)
 from cpsae.stages.fit import fit
+from cpsae.training.settings import FitSettings
 fit(sys.argv[1], FitSettings.model_validate_json(sys.argv[2]), out=sys.argv[3])
 """
 
@@ -179,6 +180,7 @@ def test_killed_at_random_moments_then_completed_is_unbroken(plain_store, tmp_pa
                 break
             time.sleep(0.002)
         time.sleep(chance.random() * 0.03)
+        assert process.poll() is None, "it ended by itself"
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not (tmp_path / "killed" / "summary.json").exists(), "the kills came too late"

@@ -136,6 +136,7 @@ def test_killed_and_completed_is_unbroken(plain_store, tmp_path):
         process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
         while process.poll() is None and not (log.exists() and log.read_text().count("\n") > quota):
             time.sleep(0.002)
+        assert process.poll() is None, "it ended by itself"
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not (tmp_path / "killed/k=4/summary.json").exists(), "the kills came too late"

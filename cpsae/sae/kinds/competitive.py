@@ -55,6 +55,10 @@ class Competitive(L1Kind):
         """T_step from rho_step (Eq. 6)."""
         self.schedule.update(self.tensors["temperature"], step, rho)
 
+    def schedule_lengths(self) -> dict[str, float]:
+        """The annealing of T_base."""
+        return {"temperature.anneal_steps": self.schedule.anneal_steps}
+
     def figures(self) -> dict[str, float]:
         """T. Waits for the GPU."""
         return {"temperature": float(self.tensors["temperature"])}
