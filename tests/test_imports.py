@@ -28,6 +28,7 @@ LAYERS = [
         "json_files",
         "held_out",
         "file_content",
+        "origins",
     },
     {"corpus", "models", "store", "sae"},
     {"extraction", "training", "evaluation", "reporting", "interop"},

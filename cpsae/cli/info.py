@@ -10,7 +10,10 @@ from cpsae.cli.options import output_options, terminal_of
 
 if TYPE_CHECKING:
     from cpsae.store import Manifest, Store
+    from cpsae.store.bucket import Bucket
     from cpsae.store.layout import HookRecord
+
+_LISTED = 5
 
 
 @click.command(short_help="Say what is in a store or a run.")
@@ -32,14 +35,13 @@ def command(path: str, **values: Any) -> None:
         content = {"kind": "stores", "stores": list(contents.values())} if several else None
         if not terminal.result(content or contents[path]):
             for name, described in contents.items():
-                shown = [(key, value) for key, value in described.items() if value != ""]
-                terminal.table(name, shown)
+                terminal.table(name, [(k, _listed(v)) for k, v in described.items() if v != ""])
         if any("damaged" in described for described in contents.values()):
             click.get_current_context().exit(1)
 
 
 def _store(path: str) -> dict[str, Any]:
-    from cpsae.errors import DamagedStoreError
+    from cpsae.errors import DamagedStoreError, StoreError
     from cpsae.store import open_store
     from cpsae.store.folders import find_bucket
     from cpsae.store.listing import Listing
@@ -62,6 +64,10 @@ def _store(path: str) -> dict[str, Any]:
         "store_dtype": manifest.store_dtype,
         **_origin(manifest),
     }
+    try:
+        content |= _files(bucket)
+    except StoreError as error:
+        content["damaged"] = str(error)
     if manifest.tokens_complete and present:
         try:
             content |= _norms(open_store(path, allow_partial=True))
@@ -88,6 +94,35 @@ def _origin(manifest: "Manifest") -> dict[str, Any]:
         "first_position_dropped": bool(manifest.contexts.first_position),
         "seed": manifest.seed,
     }
+
+
+def _files(bucket: "Bucket") -> dict[str, Any]:
+    """What was read of a corpus, and what was not. Raises StoreError where that is damaged."""
+    from cpsae.store.origin import read_provenance
+
+    known = read_provenance(bucket)
+    corpus = known.corpus if known else None
+    if corpus is None:
+        return {}
+    if not corpus.files:
+        return {"split": corpus.split, "configuration": corpus.configuration or ""}
+    return {
+        "split": corpus.split,
+        "configuration": corpus.configuration or "",
+        "files_read": [{"name": f.name, "as": corpus.formats[f.name]} for f in corpus.files],
+        "files_left_out": [left.model_dump() for left in corpus.left_out],
+    }
+
+
+def _listed(value: Any) -> Any:
+    """A list as people read it: the first of it, and how many more."""
+    from cpsae.cli.terminal import shown
+
+    if not isinstance(value, list):
+        return value
+    texts = [" (".join(e.values()) + ")" if isinstance(e, dict) else shown(e) for e in value]
+    more = len(texts) - _LISTED
+    return ", ".join(texts[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _hook(hook: "HookRecord") -> str:

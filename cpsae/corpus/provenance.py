@@ -1,32 +1,11 @@
 """What a corpus was read from, as a store keeps it, and whether that is still the same."""
 
-from cpsae.config.base import Record
 from cpsae.corpus.corpus import Corpus
 from cpsae.corpus.files import FileRead
 from cpsae.corpus.reading_errors import reading_errors
 from cpsae.corpus.sources import LocalReading, Reading
 from cpsae.file_content import FileRecord, is_same, record_of
-
-
-class LeftOutRecord(Record):
-    """A file that was not read."""
-
-    name: str
-    reason: str
-
-
-class CorpusRecord(Record):
-    """What was read of a corpus, and what was not."""
-
-    split: str
-    configuration: str | None
-    commit: str | None
-    """Of a data set on the hub."""
-    files: list[FileRecord] = []
-    """Local ones that were read, as far as they were needed."""
-    formats: dict[str, str] = {}
-    """Of each of them, what it was read as."""
-    left_out: list[LeftOutRecord] = []
+from cpsae.origins import CorpusRecord, LeftOutRecord
 
 
 def record_corpus(reading: Reading, corpus: Corpus) -> CorpusRecord:

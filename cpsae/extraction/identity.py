@@ -11,9 +11,10 @@ from cpsae.config import ExtractSettings
 from cpsae.config.resolve import differences, flatten
 from cpsae.corpus import DEFAULT_SPLIT, Corpus, identity
 from cpsae.errors import CorpusError, DifferentSettingsError, StoreError
-from cpsae.extraction.provenance import differences_of_content, read_provenance
+from cpsae.extraction.provenance import differences_of_content
 from cpsae.store import Manifest
 from cpsae.store.bucket import Folder
+from cpsae.store.origin import read_provenance
 from cpsae.tensors import dtype_name
 from cpsae.workers import Worker
 

@@ -22,16 +22,13 @@ from cpsae.extraction.prepare import (
     open_reading,
     pack_corpus,
 )
-from cpsae.extraction.provenance import (
-    Provenance,
-    is_model_known,
-    read_provenance,
-    write_provenance,
-)
+from cpsae.extraction.provenance import is_model_known
 from cpsae.models import TruncatedModel, load_tokenizer
 from cpsae.models.files import model_files
+from cpsae.origins import Provenance
 from cpsae.store import Manifest, Store, StoreWriter, is_store, open_store
 from cpsae.store.bucket import Folder
+from cpsae.store.origin import read_provenance, write_provenance
 
 _Tokens = dict[str, npt.NDArray[np.int32]]
 """Contexts (contexts, T) of each part, by its name."""

@@ -14,9 +14,10 @@ from cpsae.errors import SettingsError
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.extraction import lead, work
 from cpsae.extraction.plan import Plan, Target, find_targets, make_plan, place_of
-from cpsae.extraction.provenance import is_model_known, read_provenance
+from cpsae.extraction.provenance import is_model_known
 from cpsae.store import open_store
 from cpsae.store.bucket import Folder
+from cpsae.store.origin import read_provenance
 from cpsae.workers import Worker
 
 

@@ -184,6 +184,46 @@ def test_evaluate_repeats_the_held_out_metrics(fit, command, tmp_path) -> None:
     assert "explained_variance" in command("evaluate", tmp_path / "run").out
 
 
+def test_evaluate_of_a_step(fit, command, tmp_path) -> None:
+    fit("--set", "checkpoint_every=10")
+    done = command("evaluate", tmp_path / "run", "--step", 10, "--json")
+    content = json.loads((tmp_path / "run/evaluation-step-000010.json").read_text())
+    assert content["step"] == 10
+    assert json.loads(done.out).items() <= content.items()
+    assert (
+        "after step 10 (held-out rows)" in command("evaluate", tmp_path / "run", "--step", 10).out
+    )
+    text = r"run: has no step 15 to load; there are: 10, 20 "
+    assert_refused(lambda: command("evaluate", tmp_path / "run", "--step", 15), tmp_path, 1, text)
+    assert command("evaluate", tmp_path / "run", "--step", 0).code == 2
+
+
+def test_more_steps(fit, tmp_path) -> None:
+    constant = ("--set", "scale_schedule=false")
+    fit(*constant)
+    done = fit(*constant, "--steps", 30)
+    assert done.code == 0
+    said = "goes on from step 20 to 30; the learning rate goes on rising to 0.0003; it will be the"
+    assert f"{tmp_path / 'run'}: {said} same as a run of that length" in done.err
+    assert json.loads((tmp_path / "run/summary.json").read_text())["steps"] == 30
+    assert json.loads((tmp_path / "run/finished/step-000020/summary.json").read_text())
+
+
+def test_more_steps_that_make_another_run_are_asked_for_twice(fit, command, tmp_path) -> None:
+    fit("--fresh")
+    text = r"run: a run of 40 steps would not have begun like this one: .*; give --stretch to"
+    assert_refused(lambda: fit("--steps", 40), tmp_path, 1, text)
+    assert fit("--steps", 40, "--stretch").code == 0
+    assert fit("--steps", 40, "--stretch").code == 0
+    recipe = tmp_path / "run/config.json"
+    done = command("fit", "--recipe", recipe, "--out", tmp_path / "again")
+    assert done.code == 0
+    assert "was given more steps with --stretch; from its start on, another comes out" in done.err
+    text = r"--stretch: is for more steps of a finished run; name that run with --out"
+    new = ("--out", tmp_path / "new", "--stretch")
+    assert_refused(lambda: fit(*new), tmp_path, 1, text)
+
+
 def test_evaluate_of_no_run(command, tmp_path) -> None:
     assert_refused(lambda: command("evaluate", tmp_path / "x"), tmp_path, 1, r"x: no such run; gi")
 

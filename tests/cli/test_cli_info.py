@@ -1,6 +1,8 @@
 """`cpsae info`: what is in a store or a run, whatever state it is in."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -26,6 +28,40 @@ def test_a_store(command, finished) -> None:
     assert content_of(finished) == before
 
 
+def test_which_files_a_store_is_of(command, gemma, tmp_path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(9):
+        line = json.dumps({"text": f"number {number} of nine " * 60})
+        (folder / f"{number}.jsonl").write_text(line + "\n")
+    (folder / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    store = tmp_path / "acts.zarr"
+    options = ("--layer", 1, "--tokens", 16, "--vectors", 300, "--device", "cpu")
+    done = command(*("extract", "--model", gemma, "--dataset", folder, "--store", store, *options))
+    assert done.code == 0, done.err
+    content = json.loads(command("info", store, "--json").out)
+    assert content["split"] == "train"
+    names = [entry["name"] for entry in content["files_read"]]
+    assert names == [f"{number}.jsonl" for number in range(len(names))] and names
+    assert {entry["as"] for entry in content["files_read"]} == {"jsonl"}
+    assert content["files_left_out"] == [{"name": "photo.png", "reason": "an image"}]
+    table = command("info", store).out
+    assert "0.jsonl (jsonl), " in table and "photo.png (an image)" in table
+    if len(names) > 5:
+        assert f"and {len(names) - 5} more" in table
+    (store / "provenance.json").write_text("{")
+    done = command("info", store, "--json")
+    assert done.code == 1 and "provenance.json is damaged" in json.loads(done.out)["damaged"]
+
+
+def test_it_waits_for_no_language_model(store) -> None:
+    program = (
+        "import sys; from cpsae.cli.main import _run; sys.argv = ['cpsae', 'info', sys.argv[1]]; "
+        "code = _run(); sys.exit(code or 'transformers' in sys.modules or 'torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(store)], check=True, capture_output=True)
+
+
 def test_an_unfinished_store(command, store) -> None:
     write_manifest(
         Folder(store), read_manifest(Folder(store)).model_copy(update={"complete": False})
@@ -48,6 +84,7 @@ def test_a_run_finished_and_not(command, store, tmp_path) -> None:
     content = json.loads(command("info", run, "--json").out)
     assert (content["kind"], content["complete"], content["last_step"]) == ("run", True, 10)
     assert "explained_variance" in content
+    assert content["steps_at_hand"] == [10]
     (run / "summary.json").unlink()
     with (run / "metrics.jsonl").open("a") as log:
         log.write('{"step": 2')  # a line that is being written

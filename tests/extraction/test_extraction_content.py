@@ -13,10 +13,10 @@ from tiny import content_of, texts
 
 from cpsae.errors import DifferentSettingsError, StoreError
 from cpsae.events import Note
-from cpsae.extraction.provenance import KEY
 from cpsae.stages.extract import extract
 from cpsae.store.bucket import Folder
 from cpsae.store.metadata import read_manifest, write_manifest
+from cpsae.store.origin import KEY
 
 SMALL = {"vectors": 300, "layer": 0}
 
@@ -177,7 +177,8 @@ def test_an_unchanged_store_loads_nothing(settings, model, monkeypatch) -> None:
     extract(chosen)
     monkeypatch.setattr(torch.nn.Module, "state_dict", lambda *_: pytest.fail("loaded"))
     monkeypatch.setattr("hashlib.sha256", lambda *_: pytest.fail("hashed"), raising=True)
-    from cpsae.extraction.provenance import is_model_known, read_provenance
+    from cpsae.extraction.provenance import is_model_known
+    from cpsae.store.origin import read_provenance
 
     assert is_model_known(read_provenance(Folder(Path(chosen.store))), chosen)
 
