@@ -4,6 +4,7 @@ from cpsae.corpus.corpus import Corpus
 from cpsae.corpus.files import FileRead
 from cpsae.corpus.reading_errors import reading_errors
 from cpsae.corpus.sources import LocalReading, Reading
+from cpsae.corpus.survey import in_order
 from cpsae.file_content import FileRecord, is_same, record_of
 from cpsae.origins import CorpusRecord, LeftOutRecord
 
@@ -20,7 +21,7 @@ def record_corpus(reading: Reading, corpus: Corpus) -> CorpusRecord:
         commit=None,
         files=[_record(read) for read in reading.reads],
         formats={read.source.name: read.source.format for read in reading.reads},
-        left_out=[LeftOutRecord(name=n, reason=reason) for n, reason in reading.left_out],
+        left_out=[LeftOutRecord(name=n, reason=reason) for n, reason in in_order(reading.left_out)],
     )
 
 

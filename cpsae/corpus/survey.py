@@ -83,10 +83,15 @@ def summary(found: Survey) -> Iterator[str]:
 
 def left_out_line(left_out: Sequence[LeftOut], shown: int = _NAMES_SHOWN) -> str:
     """How many files are left out, the first names, and why; what is hidden comes last."""
-    ordered = sorted(left_out, key=lambda item: (item.reason == HIDDEN, item.name))
+    ordered = in_order(left_out)
     names = ", ".join(f"{name} ({reason})" for name, reason in ordered[:shown])
     more = f", and {len(ordered) - shown} more" if len(ordered) > shown else ""
     return f"leaves out {files(len(ordered))}: {names}{more}"
+
+
+def in_order(left_out: Sequence[LeftOut]) -> list[LeftOut]:
+    """By name, what is hidden last: it was hardly meant."""
+    return sorted(left_out, key=lambda item: (item.reason == HIDDEN, item.name))
 
 
 def files(count: int) -> str:

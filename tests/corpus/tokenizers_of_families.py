@@ -41,7 +41,10 @@ def gpt2() -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(
         LINES,
         trainers.BpeTrainer(
-            vocab_size=600, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet
+            show_progress=False,
+            vocab_size=600,
+            special_tokens=["<|endoftext|>"],
+            initial_alphabet=alphabet,
         ),
     )
     return _wrapped(tokenizer, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
@@ -58,7 +61,7 @@ def llama3() -> PreTrainedTokenizerFast:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = ["<|begin_of_text|>", "<|end_of_text|>"]
     tokenizer.train_from_iterator(
-        LINES, trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet)
+        LINES, trainers.BpeTrainer(show_progress=False, vocab_size=600, initial_alphabet=alphabet)
     )
     tokenizer.add_special_tokens(special)
     return _wrapped(tokenizer, bos_token=special[0], eos_token=special[1])
@@ -70,7 +73,7 @@ def _sentencepiece_bpe() -> Tokenizer:
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.train_from_iterator(
         [word for line in LINES for word in line.split()],
-        trainers.BpeTrainer(vocab_size=700, special_tokens=specials),
+        trainers.BpeTrainer(show_progress=False, vocab_size=700, special_tokens=specials),
     )
     content = tokenizer.to_str().replace('"special":true', '"special":false')
     tokenizer = Tokenizer.from_str(content)
@@ -103,7 +106,8 @@ def bert() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
     tokenizer.train_from_iterator(
-        LINES, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special)
+        LINES,
+        trainers.WordPieceTrainer(show_progress=False, vocab_size=400, special_tokens=special),
     )
     names = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     return _wrapped(tokenizer, **names, pad_token="[PAD]", mask_token="[MASK]")
@@ -119,7 +123,9 @@ def t5() -> PreTrainedTokenizerFast:
     special = ["<pad>", "</s>", "<unk>"]
     tokenizer.train_from_iterator(
         LINES,
-        trainers.UnigramTrainer(vocab_size=400, special_tokens=special, unk_token="<unk>"),
+        trainers.UnigramTrainer(
+            show_progress=False, vocab_size=400, special_tokens=special, unk_token="<unk>"
+        ),
     )
     return _wrapped(tokenizer, eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
 
@@ -137,7 +143,8 @@ def words() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     special = ["<unk>", "<bos>", "<eos>"]
     tokenizer.train_from_iterator(
-        LINES, trainers.WordLevelTrainer(vocab_size=300, special_tokens=special)
+        LINES,
+        trainers.WordLevelTrainer(show_progress=False, vocab_size=300, special_tokens=special),
     )
     return _wrapped(tokenizer, bos_token="<bos>", eos_token="<eos>", unk_token="<unk>")
 

@@ -9,6 +9,7 @@ import building
 import numpy as np
 import pytest
 
+from cpsae import file_content, origins
 from cpsae.config.base import Record
 from cpsae.store import layout
 from cpsae.store.bfloat16 import BFloat16
@@ -16,10 +17,14 @@ from cpsae.store.bfloat16 import BFloat16
 PAGE = (Path(__file__).parents[2] / "docs" / "store-format.md").read_text(encoding="utf-8")
 RECORDS = [
     value
-    for value in vars(layout).values()
+    for module in (layout, origins, file_content)
+    for value in vars(module).values()
     if isinstance(value, type) and issubclass(value, Record) and value is not Record
 ]
-JSON_NAMES = {int: "integer", str: "string", bool: "boolean", dict: "object", type(None): "null"}
+JSON_NAMES = {
+    **{int: "integer", str: "string", bool: "boolean", type(None): "null"},
+    **{dict: "object", list: "array"},
+}
 
 
 def table_under(heading: str) -> list[list[str]]:
