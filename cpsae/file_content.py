@@ -25,6 +25,11 @@ class FileRecord(Record):
     """Of those bytes; None: it was not hashed."""
 
 
+def recorded_name(name: str) -> str:
+    """A file's name as records have it: bytes that are no UTF-8, which JSON has not, as \\xff."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def record_of(
     name: str,
     path: Path,

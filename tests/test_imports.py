@@ -25,6 +25,7 @@ LAYERS = [
         "durable",
         "software",
         "tensors",
+        "tensor_files",
         "json_files",
         "held_out",
         "file_content",

@@ -27,6 +27,7 @@ _EXPECTED = {
     "float_parsing": "expected a number",
     "finite_number": "expected a finite number",
     "bool_parsing": "expected true or false",
+    "string_unicode": "expected a name or path in UTF-8; rename the file or folder",
     "string_too_short": "expected a text that is not empty",
 }
 """Our words for pydantic's types of errors; others keep pydantic's."""

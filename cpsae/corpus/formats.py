@@ -51,6 +51,7 @@ _MAGIC = (
     (re.compile(rb"\x04\x22\x4d\x18"), "compressed with lz4: compress it with zstd or gzip"),
 )
 _HEAD = 2**12
+_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v\d+\n(.+\n)*oid sha256:")
 
 
 class Found(NamedTuple):
@@ -70,7 +71,11 @@ def format_of(path: Path) -> Found:
     if (method := _UNREAD.get(Path(name).suffix)) is not None:
         return Found(None, f"compressed with {method}: compress it with zstd or gzip")
     with HashedFile(path) as raw:
-        own = raw.read(16)
+        own = raw.read(_HEAD)
+    if _POINTER.match(own):
+        raise CorpusError(
+            f"{path}: is a pointer of Git LFS in place of the file; fetch that with git lfs pull"
+        )
     if compression and own and not compression_of(own):
         raise CorpusError(
             f"{path}: cannot be read (named as compressed, and it is not); rename or fetch it again"

@@ -235,7 +235,8 @@ def _shuffled(contexts: TokenIds, seed: int | list[int]) -> TokenIds:
 
 def _too_small(plan: PackingPlan, special: SpecialTokens, lengths: Sequence[int]) -> str:
     tokens, vectors = sum(lengths), most_vectors(plan, special, lengths)
-    text = f"is too small: its {tokens:,} tokens in {len(lengths):,} documents"
+    count = "one document" if len(lengths) == 1 else f"{len(lengths):,} documents"
+    text = f"is too small: its {tokens:,} tokens in {count}"
     if vectors == 0:
         piece = plan.piece(special)
         return (

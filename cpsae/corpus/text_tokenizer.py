@@ -144,6 +144,11 @@ class TextTokenizer:
         """The text of a chat, in pieces: the template's and what a message spells of special
         tokens, one after the other."""
         messages: Any = document.messages
+        if not getattr(self._tokenizer, "chat_template", None):
+            raise CorpusError(
+                f"{document.where}: is a chat, and this model's tokenizer has no chat template; "
+                "give a model that was tuned on chats, or text with --text-field"
+            )
         if self._control:
             messages = _marked(messages, self._spelled)
         try:
@@ -151,7 +156,7 @@ class TextTokenizer:
         except Exception as error:  # of Jinja, of the template's own raising, of what it is given
             raise CorpusError(
                 f"{document.where}: the tokenizer's chat template does not take it "
-                f"({first_line(error)}); check --messages-field, or give a model with a template"
+                f"({first_line(error)}); check --messages-field"
             ) from error
         for number, piece in enumerate(re.split(f"[{_MARK}{_END}]", text)):
             yield piece, number % 2 == 1

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cpsae.file_content import FileRecord, is_same, record_of
+from cpsae.file_content import FileRecord, is_same, record_of, recorded_name
 
 _USED = (".safetensors", ".gguf", ".py", ".model", ".jinja", ".tiktoken")
 _ALSO = ("config.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json")
@@ -49,7 +49,7 @@ def _paths(model: str) -> dict[str, Path] | None:
         return {path.name: path}
     if not path.is_dir():
         return None
-    return {file.name: file for file in sorted(path.iterdir()) if _is_used(file)}
+    return {recorded_name(file.name): file for file in sorted(path.iterdir()) if _is_used(file)}
 
 
 def _is_used(file: Path) -> bool:

@@ -18,6 +18,7 @@ from cpsae.errors import RunError, SettingsError, first_line
 from cpsae.json_files import read_object, write_object
 from cpsae.sae.kind import Kind
 from cpsae.sae.kinds import load_kind
+from cpsae.tensor_files import load_tensors
 
 WEIGHTS = "sae.safetensors"
 DESCRIPTION = "sae.json"
@@ -99,7 +100,7 @@ def read_autoencoder(folder: Path) -> SavedAutoencoder:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
-        weights = safetensors.torch.load_file(path)
+        weights = load_tensors(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read ({first_line(error)}); {_ADVICE}") from None
     return {name: tensor.float() for name, tensor in weights.items()}

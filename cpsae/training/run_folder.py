@@ -17,6 +17,7 @@ from cpsae.durable import disk_errors, is_leftover, local_folder, remove_leftove
 from cpsae.errors import DifferentSettingsError, RunError, first_line
 from cpsae.json_files import read_object, write_object
 from cpsae.store import Store
+from cpsae.tensor_files import load_tensors
 from cpsae.training.facts import Facts
 from cpsae.training.recipes import known_to_0_1
 from cpsae.training.settings import FitSettings
@@ -102,7 +103,7 @@ class RunFolder:
     def read_mean(self) -> torch.Tensor:
         """Raises RunError where it is missing or broken."""
         try:
-            return safetensors.torch.load_file(self.mean)["mean"]
+            return load_tensors(self.mean)["mean"]
         except (OSError, SafetensorError, ValueError, KeyError) as error:
             raise RunError(
                 f"{self.mean}: cannot be read ({first_line(error)}); use --fresh"

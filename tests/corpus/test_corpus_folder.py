@@ -184,3 +184,19 @@ def test_fields_are_looked_for_in_each_file(tmp_path) -> None:
     write_jsonl(tmp_path / "b.jsonl", texts("y"))
     assert f"{tmp_path}/a.jsonl, line 1: has no field 'text'" in error(tmp_path)
     assert f"{tmp_path}/b.jsonl, line 1: has no" in error(tmp_path, field=Field("body"))
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet", "a.jsonl.zst", "a.bin"])
+def test_a_pointer_in_place_of_a_file_is_never_text(tmp_path, name: str) -> None:
+    write_jsonl(tmp_path / "other.jsonl", texts("one"))
+    (tmp_path / name).write_bytes(POINTER)
+    assert f"{name}: is a pointer of Git LFS in place of the file; fetch" in error(tmp_path)
+
+
+def test_text_about_pointers_is_text(tmp_path) -> None:
+    text = "version https://git-lfs.github.com/spec/v1 is the first line of a pointer\n"
+    (tmp_path / "a.txt").write_text(text)
+    assert read(tmp_path) == [text]

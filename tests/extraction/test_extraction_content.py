@@ -214,3 +214,18 @@ def test_what_the_record_says(settings, tmp_path) -> None:
     assert first["name"] == "a.txt" and first["bytes"] == (folder / "a.txt").stat().st_size
     assert record["formats"]["a.txt"] == "text" and record["split"] == "train"
     assert record["left_out"] == [{"name": "c.zip", "reason": "an archive: unpack it"}]
+
+
+def test_names_that_are_no_utf_8(begin, tmp_path, corpus) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jsonl"))
+    shutil.copy(corpus, odd)
+    chosen = begin(dataset=str(folder))
+    [record] = json.loads((Path(chosen.store) / KEY).read_text())["corpus"]["files"]
+    assert record["name"] == "\\xff.jsonl"
+    content = odd.read_bytes()
+    odd.write_bytes(content.replace(b"w1", b"w2", 1))
+    assert refused(chosen) == ["dataset.content: \\xff.jsonl changed"]
+    odd.write_bytes(content)
+    assert extract(chosen).vectors == 300

@@ -1,6 +1,7 @@
 """The autoencoder of a run at a step, against a run that ends there."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -93,3 +94,14 @@ def test_a_broken_configuration_is_one_line(plain_store, tmp_path, key):
     with pytest.raises(RunError, match="config.json: .*restore it from a copy") as error:
         cpsae.load(run, step=20)
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_whose_name_is_not_utf_8(plain_store, tmp_path):
+    asked = FitSettings(steps=20, **COMMON)
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    run = fit(plain_store.path, asked, out=odd).path
+    assert (
+        fit(plain_store.path, asked, out=odd).summary
+        == fit(plain_store.path, asked, out=tmp_path / "r").summary
+    )
+    assert torch.equal(cpsae.load(run).W_enc, cpsae.load(tmp_path / "r").W_enc)

@@ -22,8 +22,12 @@ RECORDS = [
     if isinstance(value, type) and issubclass(value, Record) and value is not Record
 ]
 JSON_NAMES = {
-    **{int: "integer", str: "string", bool: "boolean", type(None): "null"},
-    **{dict: "object", list: "array"},
+    int: "integer",
+    str: "string",
+    bool: "boolean",
+    type(None): "null",
+    dict: "object",
+    list: "array",
 }
 
 
