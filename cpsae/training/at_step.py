@@ -46,9 +46,13 @@ def load_at(run: RunFolder, step: int, device: torch.device | str) -> SparseAuto
     except (KeyError, TypeError, ValidationError, CpsaeError) as error:
         raise RunError(f"{run.config}: {first_line(error)}; restore it from a copy") from None
     try:
-        n_enabled = checkpoint.state["n_enabled"]
         sae = autoencoder_of(
-            checkpoint.tensors, kind, settings.center, n_enabled, facts.normalizer, hook
+            checkpoint.tensors,
+            kind,
+            settings.center,
+            n_enabled=checkpoint.state["n_enabled"],
+            normalizer=facts.normalizer,
+            hook=hook,
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise unusable(path, "does not fit this run", error) from None

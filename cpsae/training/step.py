@@ -150,46 +150,27 @@ class Trainable:
         self.optimizer.restore(tensors, self.enabling.n_enabled)
 
     def autoencoder(self, hook: dict[str, Any]) -> SparseAutoencoder:
-        """A copy for inference."""
-        return _for_inference(
-            self.optimizer.weights,
+        """A copy for inference, centring folded in."""
+        return SparseAutoencoder.from_training(
+            _folded(self.kind, self.optimizer.weights, self.settings.center),
             self.kind,
-            self.settings.center,
-            self.enabling.n_enabled,
-            self.normalizer,
-            hook,
+            n_enabled=self.enabling.n_enabled,
+            normalizer=self.normalizer,
+            hook=hook,
         )
 
 
 def autoencoder_of(
-    tensors: Mapping[str, Tensor],
-    kind: Kind,
-    center: bool,
-    n_enabled: int,
-    normalizer: Normalizer,
-    hook: dict[str, Any],
+    tensors: Mapping[str, Tensor], kind: Kind, center: bool, **rest: Any
 ) -> SparseAutoencoder:
-    """The autoencoder in what `Trainable.state` gave. kind: one of the run, whose running tensors
-    are set. KeyError, ValueError or RuntimeError where they do not fit each other."""
+    """The autoencoder in what `Trainable.state` gave, for inference. kind: one of the run, whose
+    running tensors are set; rest: as `SparseAutoencoder.from_training` has it. KeyError, ValueError
+    or RuntimeError where they do not fit each other."""
     for name, tensor in kind.tensors.items():
         tensor.copy_(tensors[_KIND + name])
     weights = {name: tensors[name] for name in kind.weights}
-    return _for_inference(weights, kind, center, n_enabled, normalizer, hook)
+    return SparseAutoencoder.from_training(_folded(kind, weights, center), kind, **rest)
 
 
-def _for_inference(
-    weights: Mapping[str, Tensor],
-    kind: Kind,
-    center: bool,
-    n_enabled: int,
-    normalizer: Normalizer,
-    hook: dict[str, Any],
-) -> SparseAutoencoder:
-    """Centring folded in."""
-    return SparseAutoencoder.from_training(
-        kind.centred(weights) if center else weights,
-        kind,
-        n_enabled=n_enabled,
-        normalizer=normalizer,
-        hook=hook,
-    )
+def _folded(kind: Kind, weights: Mapping[str, Tensor], center: bool) -> Mapping[str, Tensor]:
+    return kind.centred(weights) if center else weights
