@@ -16,8 +16,8 @@ from pathlib import Path
 
 from cpsae.corpus import Corpus, PackingPlan, open_corpus, pack
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "corpus"))
-from tokenizers_of_families import FAMILIES, LINES  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.corpus.tokenizers_of_families import FAMILIES, LINES  # noqa: E402
 
 SHOWN = ("gpt2", "llama3", "llama2", "gemma", "bert", "t5")
 TOKENS = 128

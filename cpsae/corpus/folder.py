@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from cpsae.corpus.compressed import HashedFile, decompressed
 from cpsae.corpus.dataset_splits import split_of_saved
-from cpsae.corpus.formats import Format, format_of
+from cpsae.corpus.formats import Format, format_of, holds_nul
 from cpsae.corpus.reading_errors import reading_errors
 from cpsae.corpus.records import why_no_records
 from cpsae.errors import CorpusError
@@ -116,6 +116,8 @@ def contents_of(root: Path, wanted: str, encoding: str | None) -> Contents:
         _refuse_no_format(root, contents, no_records)
     if not file_alone and any(source.is_records for source in contents.sources):
         _leave_out_beside_records(contents, no_records)
+    elif not file_alone:
+        _leave_out_beside_unread(contents, encoding)
     return contents
 
 
@@ -144,6 +146,20 @@ def _leave_out_beside_records(contents: Contents, no_records: dict[str, str]) ->
         else:
             kept.append(source)
     contents.sources = kept
+
+
+def _leave_out_beside_unread(contents: Contents, encoding: str | None) -> None:
+    """Where nothing but a README and its like can be read beside data that cannot, that is not the
+    corpus that was meant."""
+    others = [source for source in contents.sources if not _is_about(source)]
+    unread = [left for left in contents.left_out if left.reason != HIDDEN]
+    if (others or unread) and all(not encoding and holds_nul(s.path) for s in others):
+        contents.keep(others, "it speaks of what cannot be read")
+
+
+def _is_about(source: Source) -> bool:
+    name = PurePosixPath(source.name).name
+    return name in _METADATA or name.lower().startswith(_PROSE)
 
 
 def _why_text(file: Path, wanted: str, encoding: str | None) -> str:

@@ -88,6 +88,14 @@ def format_of(path: Path) -> Found:
     return _by_content(head, suffix)
 
 
+def holds_nul(path: Path) -> bool:
+    """Whether a file begins like something else than text in an encoding of single bytes. Raises
+    as `format_of` does."""
+    with HashedFile(path) as raw:
+        head = decompressed(raw).read(_HEAD)
+    return b"\0" in head and marked(head) is None
+
+
 def _bare_name(name: str) -> tuple[str, str | None]:
     """A file's name less the suffix that says how it is compressed, and how."""
     for suffix, compression in COMPRESSED.items():

@@ -178,7 +178,7 @@ def test_a_gpu_that_is_not_there(extract, tmp_path) -> None:
         ("list.jsonl", "[1]\n", r"list.jsonl, line 1: expected an object with a field 'text'"),
         ("other.jsonl", '{"body": "a"}\n', r"line 1: has no field 'text' \(there are: body\)"),
         ("number.jsonl", '{"text": 1}\n', r"expected text in the field 'text', found a number"),
-        ("short.txt", "w1 w2 w3\n", r"short.txt is too small: its 3 tokens in 1 documents"),
+        ("short.txt", "w1 w2 w3\n", r"short.txt is too small: its 3 tokens in one document "),
         ("text.parquet", "w1", r"text.parquet: is not a whole Parquet file"),
     ],
 )

@@ -200,3 +200,32 @@ def test_text_about_pointers_is_text(tmp_path) -> None:
     text = "version https://git-lfs.github.com/spec/v1 is the first line of a pointer\n"
     (tmp_path / "a.txt").write_text(text)
     assert read(tmp_path) == [text]
+
+
+UNREAD = {
+    "data.jsonl.lz4": b"\x04\x22\x4d\x18....",
+    "rows.npy": b"\x93NUMPY\x01\x00v\x00{}",
+    "shard.tar": b"",
+    "rows.pkl": b"\x80\x04\x95....",
+    "rows.h5": b"\x89HDF\r\n\x1a\n\0\0\0\0",
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_prose_beside_data_that_cannot_be_read_is_no_corpus(tmp_path, name: str) -> None:
+    for about in ("README.md", "LICENSE", "sub/dataset_info.json"):
+        (tmp_path / about).parent.mkdir(exist_ok=True)
+        (tmp_path / about).write_text("about the data")
+    assert len(read(tmp_path)) == 3
+    (tmp_path / name).write_bytes(UNREAD[name])
+    said = error(tmp_path)
+    assert "holds no text" in said and "README.md (it speaks of what cannot be read)" in said
+    assert "leaves out 4 files" in said
+    (tmp_path / "notes.txt").write_text("text of its own")
+    assert len(read(tmp_path)) == 4
+
+
+def test_a_wide_encoding_s_zero_bytes_are_text(tmp_path) -> None:
+    for name in ("README.md", "a.txt"):
+        (tmp_path / name).write_text("some text", encoding="utf-16-le")
+    assert read(tmp_path, encoding="utf-16-le") == ["some text"] * 2

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_packing import plain_split, same_contexts
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -19,6 +18,7 @@ from cpsae.corpus.split import most_vectors
 from cpsae.errors import CorpusError
 from cpsae.events import Advanced, Event, Finished, Started
 from cpsae.held_out import held_out_rows
+from tests.corpus.plain_packing import plain_split, same_contexts
 
 WORDS = 5000
 BOS, EOS = WORDS, WORDS + 1
@@ -142,7 +142,8 @@ def test_what_an_error_suggests_can_be_packed(lengths, tokens) -> None:
     special = SpecialTokens(BOS, EOS)
     suggested = most_vectors(plan, special, lengths)
     text = error(lengths, plan)
-    assert f"its {sum(lengths):,} tokens in {len(lengths):,} documents" in text
+    count = "one document" if len(lengths) == 1 else f"{len(lengths):,} documents"
+    assert f"its {sum(lengths):,} tokens in {count}" in text
     if suggested:
         assert f"use --vectors {suggested}," in text
         run(lengths, PackingPlan(tokens, suggested))
@@ -280,7 +281,7 @@ def test_a_document_known_to_be_the_only_one_is_read_once_and_no_further() -> No
 @pytest.mark.parametrize("one_document", [True, False])
 def test_the_only_document_may_be_too_small(one_document: bool) -> None:
     for length, part in ((91, "use --vectors 76,"), (3, "give no training and held-out context")):
-        with pytest.raises(TooSmallError, match=f"its {length} tokens in 1 documents.*{part}"):
+        with pytest.raises(TooSmallError, match=f"its {length} tokens in one document .*{part}"):
             words = text(list(range(length)))
             pack(
                 partial(iter, [words]),

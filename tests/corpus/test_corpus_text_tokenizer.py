@@ -196,7 +196,14 @@ def test_what_a_message_spells_is_text(chatting) -> None:
     assert meant.count(turn) == 2
 
 
-@pytest.mark.parametrize("template", [None, "{{ raise_exception('roles must alternate') }}", "{{"])
+def test_a_tokenizer_without_a_template(chatting) -> None:
+    chatting.chat_template = None
+    with pytest.raises(CorpusError) as error:
+        TextTokenizer(chatting).of_chat(Chat(TURNS, "a.jsonl, line 2"))
+    assert "a.jsonl, line 2: is a chat, and this model's tokenizer has no chat" in message(error)
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('roles must alternate') }}", "{{"])
 def test_a_template_that_cannot_be_used(chatting, template: str | None) -> None:
     chatting.chat_template = template
     with pytest.raises(CorpusError) as error:

@@ -13,14 +13,14 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpora import COMPRESS, opened
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from plain_packing import plain_split, same_contexts
-from tokenizers_of_families import FAMILIES, LINES, plain_ids
 
 from cpsae.corpus import PackingPlan, find_special_tokens, pack
 from cpsae.corpus.packing import TooSmallError
+from tests.corpus.corpora import COMPRESS, opened
+from tests.corpus.plain_packing import plain_split, same_contexts
+from tests.corpus.tokenizers_of_families import FAMILIES, LINES, plain_ids
 
 SPELLED = ["<s>", "</s>", "<|endoftext|>", "[SEP]", "<pad>", "<bos>", "<|begin_of_text|>"]
 ENCODINGS = [None, "utf-8-sig", "utf-16", "utf-32", "cp1251", "utf-16-le", "shift_jis"]
@@ -154,12 +154,11 @@ def test_packed_tokens_are_those_of_whole_texts_in_memory(name: str, data) -> No
         if not total:
             return
         reading = opened(root, encoding=encoding)
-        options = {"one_document": reading.is_one_document}
         if expected is None:
             with pytest.raises(TooSmallError):
-                pack(reading.documents, tokenizer, plan, **options)
+                pack(reading.documents, tokenizer, plan, one_document=reading.is_one_document)
             return
-        packed = pack(reading.documents, tokenizer, plan, **options)
+        packed = pack(reading.documents, tokenizer, plan, one_document=reading.is_one_document)
         assert same_contexts(packed.training, expected[0])
         assert same_contexts(packed.evaluation, expected[1])
         again = pack(lambda: iter(written.documents), tokenizer, plan)

@@ -15,10 +15,10 @@ import torch
 import cpsae
 from cpsae.errors import DifferentSettingsError, RunError, SettingsError
 from cpsae.events import Note
+from cpsae.json_files import write_object
 from cpsae.stages.fit import fit
 from cpsae.stages.sweep import sweep
 from cpsae.training import longer as longer_module
-from cpsae.training import run_folder
 from cpsae.training.loop import Stopped
 from cpsae.training.settings import FitSettings
 from cpsae.training.sweep import members, parse_axes
@@ -155,7 +155,7 @@ def test_killed_while_the_new_length_is_recorded(whole, plain_store, tmp_path, m
     with monkeypatch.context() as patch:
         for name in ("link_or_copy", "write_atomic", "fsync_folder"):
             patch.setattr(longer_module, name, killing(getattr(longer_module, name)))
-        patch.setattr(run_folder, "write_object", killing(run_folder.write_object))
+        patch.setattr("cpsae.training.run_folder.write_object", killing(write_object))
         with pytest.raises(_Killed):
             fit(plain_store.path, of(75), out=run)
     assert (run / "sae.safetensors").read_bytes() == weights
