@@ -182,7 +182,7 @@ class _Packer:
         """Read until both parts are full or the documents are at their end."""
         total = sum(part.needed for part in self.parts.values())
         on_event(Started("tokenise", total, "token", kept=False))
-        for batch in tokenise(documents, tokenizer):
+        for batch in tokenise(documents, tokenizer, on_event=on_event):
             for run in batch:
                 self._take(run)
                 if self.full:

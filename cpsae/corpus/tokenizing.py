@@ -5,13 +5,16 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from cpsae.corpus.document import Chat, Document, Ids, LongText
-from cpsae.corpus.text_tokenizer import TextTokenizer, TokenIds
+from cpsae.corpus.text_tokenizer import Encoded, TextTokenizer, TokenIds
 from cpsae.corpus.windows import Sizes, tokens_in_windows
+from cpsae.events import Note, OnEvent, ignore
 
 _FIRST_BATCH, _LARGEST_BATCH = 2**16, 2**18
 """Characters tokenised at once. Batches double, so that little is read in vain where few tokens
 are needed."""
 _BATCH_TEXTS = 2048
+_MUCH_AT_ONCE = 2**22
+"""Characters of which there is a warning where they cannot be cut."""
 
 
 class TokenRun(NamedTuple):
@@ -22,22 +25,26 @@ class TokenRun(NamedTuple):
 
 
 def tokenise(
-    documents: Iterable[Document], tokenizer: TextTokenizer, sizes: Sizes | None = None
+    documents: Iterable[Document],
+    tokenizer: TextTokenizer,
+    sizes: Sizes | None = None,
+    on_event: OnEvent = ignore,
 ) -> Iterator[list[TokenRun]]:
     """Batches of token runs, in order. The ids do not depend on how documents fall into batches.
+    There is a warning where a long stretch of a text has to be tokenised at once.
 
     Reads ahead one batch at most: about as many characters as were read before, up to 2**18, or
     one document of fewer than a window's. Raises CorpusError for ids that the model has not.
     """
     sizes = sizes or Sizes()
-    batch = _Batch(tokenizer)
+    batch, long = _Batch(tokenizer), _Long(tokenizer, sizes, on_event)
     for document in documents:
         if isinstance(document, LongText) or (
             isinstance(document, str) and len(document) > sizes.window
         ):
             yield batch.take()
             first = True
-            for ids in _long(document, tokenizer, sizes):
+            for ids in long.tokens(document):
                 yield [TokenRun(first, ids)]
                 first = False
         else:
@@ -85,13 +92,45 @@ class _Batch:
             self._texts = []
 
 
-def _long(document: str | LongText, tokenizer: TextTokenizer, sizes: Sizes) -> Iterator[TokenIds]:
-    """A long text in windows; of a tokenizer that cannot tell where its tokens lie, at once."""
-    pieces = document.pieces if isinstance(document, LongText) else _slices(document, sizes.window)
-    if tokenizer.has_offsets:
-        sizes = replace(sizes, between_words=tokenizer.is_unigram)
-        return tokens_in_windows(pieces, tokenizer.encode_with_places, sizes)
-    return iter(tokenizer.encode(["".join(pieces)]))
+class _Long:
+    """Long texts in windows; of a tokenizer that cannot tell where its tokens lie, at once."""
+
+    def __init__(self, tokenizer: TextTokenizer, sizes: Sizes, on_event: OnEvent) -> None:
+        self._tokenizer = tokenizer
+        self._sizes = replace(sizes, between_words=tokenizer.is_unigram)
+        self._on_event = on_event
+        self._has_warned = False
+
+    def tokens(self, document: str | LongText) -> Iterator[TokenIds]:
+        """Run by run."""
+        pieces = (
+            document.pieces
+            if isinstance(document, LongText)
+            else _slices(document, self._sizes.window)
+        )
+        if self._tokenizer.has_offsets:
+            return tokens_in_windows(pieces, self._encode_with_places, self._sizes)
+        text = "".join(pieces)
+        self._warn([text])
+        return iter(self._tokenizer.encode([text]))
+
+    def _encode_with_places(self, texts: list[str]) -> list[Encoded]:
+        self._warn(texts)
+        return self._tokenizer.encode_with_places(texts)
+
+    def _warn(self, texts: list[str]) -> None:
+        longest = max(map(len, texts), default=0)
+        if longest < _MUCH_AT_ONCE or self._has_warned:
+            return
+        self._has_warned = True
+        self._on_event(
+            Note(
+                f"a stretch of {longest:,} characters can be cut nowhere with the same tokens, so "
+                "it is tokenised at once, with some 200 bytes of memory a character; if that is "
+                "too much, divide the text into documents",
+                "warning",
+            )
+        )
 
 
 def _slices(text: str, length: int) -> Iterator[str]:

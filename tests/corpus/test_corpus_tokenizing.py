@@ -12,6 +12,7 @@ from cpsae.corpus.document import Document, Ids, LongText
 from cpsae.corpus.text_tokenizer import TextTokenizer
 from cpsae.corpus.tokenizing import tokenise
 from cpsae.corpus.windows import Sizes
+from cpsae.events import Event, Note
 from tests.corpus.tokenizers_of_families import FAMILIES, LINES, plain_ids
 
 SMALL = Sizes(window=300, overlap=120)
@@ -91,3 +92,16 @@ def test_importing_the_corpus_brings_no_torch() -> None:
     code = "import sys, cpsae.corpus; print({'torch', 'datasets', 'zarr'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_a_warning_of_a_stretch_that_cannot_be_cut(monkeypatch) -> None:
+    monkeypatch.setattr("cpsae.corpus.tokenizing._MUCH_AT_ONCE", 2000)
+    sizes = Sizes(window=500, overlap=100)
+    heard: list[Event] = []
+    tokenizer = TextTokenizer(FAMILIES["t5"]())
+    for text in ("some words " * 400, "a" * 400, "a" * 4000, "a" * 5000):
+        list(tokenise([text], tokenizer, sizes, heard.append))
+        if text[1] == " " or len(text) == 400:
+            assert not heard
+    assert [isinstance(e, Note) and e.kind for e in heard] == ["warning"] * 2
+    assert "tokenised at once" in str(heard[0])
