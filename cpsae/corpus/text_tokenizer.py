@@ -1,7 +1,6 @@
 """A model's tokenizer, for documents: text is text, and every id has a row in the embedding."""
 
 import copy
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,13 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cpsae.corpus.backends import is_called_plainly, whole_texts, without_tokens
 from cpsae.corpus.document import Chat, Ids
 from cpsae.errors import CorpusError, first_line
 
 TokenIds = np.ndarray[Any, np.dtype[np.int32]]
 
-_HIDDEN = "\U0010fffe{}\U0010fffe"
-"""What no text spells: the name of a special token that text may not become."""
 _MARK, _END = "\ue00a", "\ue00b"
 """Put around what a message spells, while the chat template makes one text of it."""
 
@@ -82,7 +80,7 @@ class TextTokenizer:
             if token is not None:
                 self._check_rows(np.array([token], np.int32), "what packing puts in")
         self._control = {} if special_tokens else self._special_texts()
-        self._backend = self._hide_specials() if self.has_offsets and self._control else None
+        self._backend = self._direct() if self.has_offsets else None
 
     @property
     def has_offsets(self) -> bool:
@@ -98,7 +96,8 @@ class TextTokenizer:
     def encode(self, texts: list[str]) -> list[TokenIds]:
         """The ids of each text. Raises CorpusError for an id that must not be in it."""
         if self._backend is not None:
-            found = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+            with whole_texts(self._backend, special_tokens=self._meant):
+                found = self._backend.encode_batch_fast(texts, add_special_tokens=False)
             ids = [encoding.ids for encoding in found]
         else:
             ids = self._call(texts)["input_ids"]
@@ -107,7 +106,8 @@ class TextTokenizer:
     def encode_with_places(self, texts: list[str]) -> list[Encoded]:
         """The same, with the place of each token; of a tokenizer that `has_offsets`."""
         if self._backend is not None:
-            encodings = self._backend.encode_batch(texts, add_special_tokens=False)
+            with whole_texts(self._backend, special_tokens=self._meant):
+                encodings = self._backend.encode_batch(texts, add_special_tokens=False)
             ids = [encoding.ids for encoding in encodings]
         else:
             found = self._call(texts)
@@ -184,26 +184,19 @@ class TextTokenizer:
         )
         return found | {int(id_): str(token) for id_, token in named if id_ is not None}
 
-    def _hide_specials(self) -> Any:
-        """A backend that cannot come to the special tokens that are words of the vocabulary, which
-        text can spell; None where there are none."""
+    def _direct(self) -> Any:
+        """The backend to call: a copy where special tokens are words of the vocabulary, which text
+        can spell; None where transformers has to be asked."""
         spelled = {
-            id_
+            text
             for id_, text in self._control.items()
             for ids in self._call([text, f"a {text} b", f"a{text}b"])["input_ids"]
             if id_ in ids and text
         }
-        if not spelled:
-            return None
-        from tokenizers import Tokenizer
-
-        content = json.loads(self._tokenizer.backend_tokenizer.to_str())
-        for id_ in spelled:
-            _rename(content, self._control[id_], _HIDDEN.format(self._control[id_]))
-        content |= {"truncation": None, "padding": None, "post_processor": None}
-        backend = Tokenizer.from_str(json.dumps(content))
-        backend.encode_special_tokens = True
-        return backend
+        backend = self._tokenizer.backend_tokenizer
+        if spelled:
+            return without_tokens(backend, sorted(spelled))
+        return backend if is_called_plainly(self._tokenizer) else None
 
     def _call(self, texts: list[str]) -> Any:
         tokenizer, split = self._plain
@@ -262,30 +255,6 @@ class TextTokenizer:
 
     def _name(self, id_: int) -> str:
         return f"{self._tokenizer.convert_ids_to_tokens(id_)!r} (id {id_})"
-
-
-def _rename(content: dict[str, Any], old: str, new: str) -> None:
-    """Another name for a token of a tokenizer's JSON, with the same id. Merges that make the old
-    one go: what they join stays apart."""
-    model = content["model"]
-    vocabulary = model["vocab"]
-    if isinstance(vocabulary, dict):
-        if old in vocabulary:
-            vocabulary[new] = vocabulary.pop(old)
-    else:
-        model["vocab"] = [[new if piece == old else piece, score] for piece, score in vocabulary]
-    if "merges" in model:
-        model["merges"] = [pair for pair in model["merges"] if not _touches(pair, old)]
-    if model.get("unk_token") == old:
-        model["unk_token"] = new
-    for token in content.get("added_tokens", []):
-        if token["content"] == old:
-            token["content"] = new
-
-
-def _touches(pair: Any, piece: str) -> bool:
-    left, right = pair if isinstance(pair, list) else pair.split(" ", 1)
-    return piece in (left, right, left + right)
 
 
 def _marked(value: Any, spelled: re.Pattern[str]) -> Any:

@@ -123,8 +123,8 @@ def _in_words(longer: Longer) -> str:
         words = f"the learning rate goes on rising to {schedule.lr:g}"
     if schedule.decay_steps:
         words += f", and falls in the last {schedule.decay_steps:,} steps"
-    same = "not the same as" if longer.stretched else "the same as"
-    return f"{words}; it will be {same} a run of that length"
+    same = "not be what" if longer.stretched else "be what"
+    return f"{words}; it will {same} a run of that length is"
 
 
 def _keep_finished(run: RunFolder, step: int) -> None:

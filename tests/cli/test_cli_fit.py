@@ -203,8 +203,8 @@ def test_more_steps(fit, tmp_path) -> None:
     fit(*constant)
     done = fit(*constant, "--steps", 30)
     assert done.code == 0
-    said = "goes on from step 20 to 30; the learning rate goes on rising to 0.0003; it will be the"
-    assert f"{tmp_path / 'run'}: {said} same as a run of that length" in done.err
+    said = "goes on from step 20 to 30; the learning rate goes on rising to 0.0003; it will be"
+    assert f"{tmp_path / 'run'}: {said} what a run of that length is" in done.err
     assert json.loads((tmp_path / "run/summary.json").read_text())["steps"] == 30
     assert json.loads((tmp_path / "run/finished/step-000020/summary.json").read_text())
 

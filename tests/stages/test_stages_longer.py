@@ -81,7 +81,7 @@ def test_it_ends_as_a_run_of_that_length(whole, plain_store, tmp_path, lengths):
     same(tmp_path / "r", whole)
     said = [e.text for e in heard if isinstance(e, Note) and "goes on from step" in e.text]
     assert len(said) == len(lengths) - 1
-    assert said[-1].endswith("it will be the same as a run of that length")
+    assert said[-1].endswith("it will be what a run of that length is")
     kept = sorted(path.name for path in (tmp_path / "r/finished").iterdir())
     assert kept == [f"step-{steps:06d}" for steps in lengths[:-1]]
     config = json.loads((tmp_path / "r/config.json").read_text())
@@ -215,7 +215,7 @@ def test_a_run_that_would_not_end_so_is_refused_unless_stretched(
     assert contents(run) == before
     heard = []
     fit(plain_store.path, of(75, **values), out=run, stretch=True, on_event=heard.append)
-    assert any(isinstance(e, Note) and "not the same as a run of that" in e.text for e in heard)
+    assert any(isinstance(e, Note) and "not be what a run of that length" in e.text for e in heard)
     config = json.loads((run / "config.json").read_text())
     assert config["lengthened"] == [{"from": 45, "to": 75, "stretched": True}]
     assert json.loads((run / "summary.json").read_text())["steps"] == 75
