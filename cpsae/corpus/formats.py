@@ -70,8 +70,7 @@ def format_of(path: Path) -> Found:
         return Found(None, _ARCHIVE)
     if (method := _UNREAD.get(Path(name).suffix)) is not None:
         return Found(None, f"compressed with {method}: compress it with zstd or gzip")
-    with HashedFile(path) as raw:
-        own = raw.read(_HEAD)
+    own, head = _heads(path)
     if _POINTER.match(own):
         raise CorpusError(
             f"{path}: is a pointer of Git LFS in place of the file; fetch that with git lfs pull"
@@ -80,8 +79,6 @@ def format_of(path: Path) -> Found:
         raise CorpusError(
             f"{path}: cannot be read (named as compressed, and it is not); rename or fetch it again"
         )
-    with HashedFile(path) as raw:
-        head = decompressed(raw).read(_HEAD)
     suffix = Path(name).suffix
     if suffix in _RECORDS and suffix != ".json":
         return Found(_RECORDS[suffix])
@@ -91,9 +88,18 @@ def format_of(path: Path) -> Found:
 def holds_nul(path: Path) -> bool:
     """Whether a file begins like something else than text in an encoding of single bytes. Raises
     as `format_of` does."""
-    with HashedFile(path) as raw:
-        head = decompressed(raw).read(_HEAD)
+    _, head = _heads(path)
     return b"\0" in head and marked(head) is None
+
+
+def _heads(path: Path) -> tuple[bytes, bytes]:
+    """A file's first bytes, as they are and decompressed."""
+    with path.open("rb") as file:
+        own = file.read(_HEAD)
+    if compression_of(own) is None:
+        return own, own
+    with HashedFile(path) as raw:
+        return own, decompressed(raw).read(_HEAD)
 
 
 def _bare_name(name: str) -> tuple[str, str | None]:
