@@ -27,7 +27,7 @@ def command(path: str, **values: Any) -> None:
     with terminal_of(values) as terminal:
         from cpsae.store import stores_in
 
-        if (Path(path) / "config.json").exists():
+        if any((Path(path) / name).exists() for name in ("config.json", "sweep.json")):
             contents = {path: _run(Path(path))}
         else:
             contents = {str(p): _store(str(p)) for p in stores_in(path)} or {path: _store(path)}

@@ -1,5 +1,6 @@
 """Settings of stage 1: which activations of which model over which text go into which store."""
 
+import codecs
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
@@ -9,6 +10,8 @@ from cpsae.config.base import Count, Device, PathText, Settings
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 StoreDtype = Literal["bfloat16", "float16", "float32"]
 
+_NO_CHARSETS = ("idna", "punycode", "unicode_escape", "raw_unicode_escape")
+"""What Python calls encodings, and no file is in."""
 
 Point = Literal["resid_pre", "attn_out", "mlp_out", "resid_post"]
 POINTS: tuple[Point, ...] = ("resid_pre", "attn_out", "mlp_out", "resid_post")
@@ -98,7 +101,10 @@ class ExtractSettings(Settings):
         try:
             if value is not None:
                 "a".encode(value)  # which says of base64 and its like, too, that they are none
-        except (LookupError, UnicodeError):
+                codecs.getincrementaldecoder(value)("replace").decode(b"a\xff", final=True)
+                if codecs.lookup(value).name.replace("-", "_") in _NO_CHARSETS:
+                    raise LookupError
+        except (LookupError, UnicodeError, TypeError):
             raise ValueError("expected an encoding that Python knows, like cp1251") from None
         return value
 

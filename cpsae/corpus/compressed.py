@@ -76,21 +76,34 @@ def decompressed(raw: io.RawIOBase) -> io.BufferedReader:
         return buffered
     opened: dict[Compression, Callable[[], Any]] = {
         "gzip": lambda: gzip.GzipFile(fileobj=buffered),
-        "zstd": lambda: _Zstd(buffered),
-        "bz2": lambda: bz2.BZ2File(buffered),
-        "xz": lambda: lzma.LZMAFile(buffered),  # noqa: SIM115 - closed with what it is wrapped in
+        "zstd": lambda: _Streams(buffered, _zstd_frame),
+        "bz2": lambda: _Streams(buffered, bz2.BZ2Decompressor),
+        "xz": lambda: _Streams(buffered, _xz_stream, padding=b"\0"),
     }
     return io.BufferedReader(opened[compression](), _AT_ONCE)
 
 
-class _Zstd(io.RawIOBase):
-    """Frames, one after another. The library's own reader takes a frame that was cut short for
-    one that ends there, so each frame's end is looked for here."""
+def _zstd_frame() -> Any:
+    return zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).decompressobj()
 
-    def __init__(self, file: io.BufferedReader) -> None:
+
+def _xz_stream() -> Any:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ)
+
+
+class _Streams(io.RawIOBase):
+    """Compressed streams, one after another, to the end of a file. The libraries' own readers take
+    one that was cut short for one that ends there (zstd), or leave out what follows a whole one
+    where that is damaged (bz2, xz), so each one's end is looked for here."""
+
+    def __init__(
+        self, file: io.BufferedReader, begin: Callable[[], Any], padding: bytes = b""
+    ) -> None:
+        """begin: a new decompressor; padding: what may stand between two streams."""
         self._file = file
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
-        self._frame: Any = None
+        self._begin = begin
+        self._padding = padding
+        self._stream: Any = None
         self._input = b""
         self._output = memoryview(b"")
 
@@ -100,8 +113,8 @@ class _Zstd(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while not self._output:
             if not self._input and not (data := self._file.read(_FRAME_AT_ONCE)):
-                if self._frame is not None:
-                    raise EOFError("the zstd data ends in the middle of a frame")
+                if self._stream is not None:
+                    raise EOFError("the compressed data ends in the middle of a stream")
                 return 0
             if not self._input:
                 self._input = data
@@ -112,10 +125,13 @@ class _Zstd(io.RawIOBase):
         return count
 
     def _decompress(self) -> None:
-        if self._frame is None:
-            self._frame = self._decompressor.decompressobj()
-        self._output = memoryview(self._frame.decompress(self._input))
+        if self._stream is None:
+            self._input = self._input.lstrip(self._padding) if self._padding else self._input
+            if not self._input:
+                return
+            self._stream = self._begin()
+        self._output = memoryview(self._stream.decompress(self._input))
         self._input = b""
-        if self._frame.eof:
-            self._input = self._frame.unused_data
-            self._frame = None
+        if self._stream.eof:
+            self._input = self._stream.unused_data
+            self._stream = None

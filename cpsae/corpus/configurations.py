@@ -70,6 +70,9 @@ def files_of(root: Path, name: str, parameters: Mapping[str, Any]) -> dict[str, 
 
     found: dict[str, list[str]] = {}
     for split, patterns in sanitize_patterns(parameters["data_files"]).items():
+        for pattern in patterns:
+            if "://" in str(pattern):
+                raise CorpusError(f"{what}: names {pattern}, which is not inside the folder")
         try:
             paths = [path for p in patterns for path in resolve_pattern(p, str(root / folder))]
         except FileNotFoundError as error:

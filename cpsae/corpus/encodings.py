@@ -18,6 +18,7 @@ _MARKS = (  # UTF-32's begins with that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 LONGEST_MARK = 4
+_NEED_A_MARK = ("utf-16", "utf-32")
 _BYTES_AT_ONCE = 2**16
 _REPLACEMENT = "\ufffd"
 _SAMPLE = 2**16
@@ -28,10 +29,18 @@ def marked(head: bytes) -> tuple[str, int] | None:
     return next(((name, len(mark)) for mark, name in _MARKS if head.startswith(mark)), None)
 
 
-def encoding_of(head: bytes, encoding: str | None) -> tuple[str, int]:
+def encoding_of(head: bytes, encoding: str | None, name: str = "") -> tuple[str, int]:
     """How bytes that begin so are encoded, and how many of them are a mark: a byte-order mark wins
-    over what the user named, and that over UTF-8."""
-    return marked(head) or (encoding or DEFAULT, 0)
+    over what the user named, and that over UTF-8. Raises CorpusError, which calls the file by
+    `name`, where only a mark would tell."""
+    found = marked(head)
+    if found is None and head and encoding and codecs.lookup(encoding).name in _NEED_A_MARK:
+        own = codecs.lookup(encoding).name
+        raise CorpusError(
+            f"{name}: has no byte-order mark, without which {own} may be {own}-le or {own}-be; "
+            "name the right one with --encoding"
+        )
+    return found or (encoding or DEFAULT, 0)
 
 
 class Decoder:

@@ -93,7 +93,11 @@ def _whole_numbers(value: Any, where: str) -> np.ndarray[Any, np.dtype[np.int64]
     if isinstance(value, list):
         for id_ in value:
             if not isinstance(id_, int) or isinstance(id_, bool):
-                raise CorpusError(f"{where}: expected token ids, found {kind_of(id_)} among them")
+                shown = id_ if isinstance(id_, float) else kind_of(id_)
+                raise CorpusError(
+                    f"{where}: expected token ids, which are whole numbers, found {shown} among "
+                    "them; mend the record"
+                )
     largest = max(value, default=0, key=abs) if isinstance(value, list) else value.max(initial=0)
     if abs(int(largest)) > _LARGEST_ID:
         raise CorpusError(f"{where}: expected token ids, found {largest}")

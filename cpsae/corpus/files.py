@@ -80,14 +80,14 @@ def _records(
         return json_lines(file, name, encoding, example)
     if source.format == "json":
         return json_records(file, name, encoding)
-    return table_rows(file, name, encoding, tabs=source.format == "tsv")
+    return table_rows(file, name, encoding, example, tabs=source.format == "tsv")
 
 
 def _text(file: io.BufferedReader, read: FileRead, encoding: str | None) -> Iterator[Document]:
     """One document: all of the file. A long one is looked at first, then read as it is used."""
     name = str(read.source.path)
     start = file.read(_SHORT)
-    found, mark = encoding_of(start[:LONGEST_MARK], encoding)
+    found, mark = encoding_of(start[:LONGEST_MARK], encoding, name)
     decoder = Decoder(found)
     if len(start) < _SHORT:
         text = decoder.decode(start[mark:], final=True)

@@ -12,7 +12,7 @@ from cpsae.corpus.compressed import HashedFile, decompressed
 from cpsae.corpus.dataset_splits import split_of_saved
 from cpsae.corpus.formats import Format, format_of, holds_nul
 from cpsae.corpus.reading_errors import reading_errors
-from cpsae.corpus.records import why_no_records
+from cpsae.corpus.records import NO_JSON, why_no_records
 from cpsae.errors import CorpusError
 
 HIDDEN = "hidden"
@@ -117,7 +117,7 @@ def contents_of(root: Path, wanted: str, encoding: str | None) -> Contents:
     if not file_alone and any(source.is_records for source in contents.sources):
         _leave_out_beside_records(contents, no_records)
     elif not file_alone:
-        _leave_out_beside_unread(contents, encoding)
+        _leave_out_beside_unread(contents, no_records, encoding)
     return contents
 
 
@@ -140,6 +140,8 @@ def _leave_out_beside_records(contents: Contents, no_records: dict[str, str]) ->
         elif file.name in _METADATA:
             contents.left_out.append(LeftOut(source.name, "metadata of datasets"))
         elif source.name in no_records:
+            if no_records[source.name] == NO_JSON:
+                raise CorpusError(f"{source.path}: is {NO_JSON}; mend or remove the file")
             contents.left_out.append(LeftOut(source.name, no_records[source.name]))
         elif file.name.lower().startswith(_PROSE):
             contents.left_out.append(LeftOut(source.name, _BESIDE))
@@ -148,13 +150,25 @@ def _leave_out_beside_records(contents: Contents, no_records: dict[str, str]) ->
     contents.sources = kept
 
 
-def _leave_out_beside_unread(contents: Contents, encoding: str | None) -> None:
+def _leave_out_beside_unread(
+    contents: Contents, no_records: dict[str, str], encoding: str | None
+) -> None:
     """Where nothing but a README and its like can be read beside data that cannot, that is not the
-    corpus that was meant."""
-    others = [source for source in contents.sources if not _is_about(source)]
+    corpus that was meant. .json files of no records are such data where there is no other text."""
     unread = [left for left in contents.left_out if left.reason != HIDDEN]
+    unread += [
+        LeftOut(s.name, no_records[s.name])
+        for s in contents.sources
+        if s.name in no_records and not _is_about(s)
+    ]
+    known = {left.name for left in unread}
+    others = [s for s in contents.sources if not _is_about(s) and s.name not in known]
     if (others or unread) and all(not encoding and holds_nul(s.path) for s in others):
-        contents.keep(others, "it speaks of what cannot be read")
+        about = [s for s in contents.sources if _is_about(s)]
+        reason = "it speaks of what cannot be read"
+        hidden = [left for left in contents.left_out if left.reason == HIDDEN]
+        contents.left_out[:] = [*hidden, *unread, *(LeftOut(s.name, reason) for s in about)]
+        contents.sources = others
 
 
 def _is_about(source: Source) -> bool:
@@ -236,7 +250,7 @@ def _why_no_file(file: Path) -> str:
 def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

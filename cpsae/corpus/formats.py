@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from cpsae.corpus.compressed import SUFFIXES as COMPRESSED
 from cpsae.corpus.compressed import HashedFile, compression_of, decompressed
-from cpsae.corpus.encodings import encoding_of, marked
+from cpsae.corpus.encodings import LONGEST_MARK, encoding_of, marked
 from cpsae.corpus.tables import ARROW_FILE, PARQUET
 from cpsae.errors import CorpusError
 
@@ -51,6 +51,8 @@ _MAGIC = (
     (re.compile(rb"\x04\x22\x4d\x18"), "compressed with lz4: compress it with zstd or gzip"),
 )
 _HEAD = 2**12
+_LONGEST_LINE = 2**20
+"""Bytes that are looked at where a file begins like records."""
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v\d+\n(.+\n)*oid sha256:")
 
 
@@ -75,13 +77,15 @@ def format_of(path: Path) -> Found:
         raise CorpusError(
             f"{path}: is a pointer of Git LFS in place of the file; fetch that with git lfs pull"
         )
-    if compression and own and not compression_of(own):
+    if compression and not compression_of(own):
         raise CorpusError(
             f"{path}: cannot be read (named as compressed, and it is not); rename or fetch it again"
         )
     suffix = Path(name).suffix
     if suffix in _RECORDS and suffix != ".json":
         return Found(_RECORDS[suffix])
+    if head[: LONGEST_MARK + 1].lstrip(b"\xef\xbb\xbf\xff\xfe\0").startswith(b"{"):
+        _, head = _heads(path, _LONGEST_LINE)
     return _by_content(head, suffix)
 
 
@@ -92,14 +96,14 @@ def holds_nul(path: Path) -> bool:
     return b"\0" in head and marked(head) is None
 
 
-def _heads(path: Path) -> tuple[bytes, bytes]:
+def _heads(path: Path, size: int = _HEAD) -> tuple[bytes, bytes]:
     """A file's first bytes, as they are and decompressed."""
     with path.open("rb") as file:
-        own = file.read(_HEAD)
+        own = file.read(size)
     if compression_of(own) is None:
         return own, own
     with HashedFile(path) as raw:
-        return own, decompressed(raw).read(_HEAD)
+        return own, decompressed(raw).read(size)
 
 
 def _bare_name(name: str) -> tuple[str, str | None]:
@@ -128,12 +132,15 @@ def _by_content(head: bytes, suffix: str) -> Found:
 
 
 def _begins_with_records(head: bytes) -> bool:
-    """Whether the first line is a JSON object, and the second one begins like another."""
+    """Whether the first line is a JSON object, and the second one, if there is one, begins like
+    another; of a line that is longer than what is looked at, whether it begins like one."""
     encoding, mark = encoding_of(head, None)
-    lines = head[mark:].decode(encoding, "replace").split("\n", 2)
-    if len(lines) < 2 or not lines[0].startswith("{") or not lines[1].strip().startswith("{"):
+    first, _, rest = head[mark:].decode(encoding, "replace").partition("\n")
+    if not first.startswith("{") or (rest.strip() and not rest.strip().startswith("{")):
         return False
+    if len(head) >= _LONGEST_LINE and not rest:
+        return first.startswith('{"')
     try:
-        return isinstance(json.loads(lines[0]), dict)
-    except ValueError:
+        return isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
         return False

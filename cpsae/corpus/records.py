@@ -21,6 +21,8 @@ _WIDE = ("utf-16", "utf-32")
 """Encodings in which a byte 0x0A need not be a line's end."""
 _LONGEST_FIRST = 2**26
 _KEYS_SHOWN = 6
+NO_JSON = "not JSON"
+"""Why a .json file is no records, where it should have been."""
 _EDGE = 16
 """An error this near to the end of what was read may come of what was not read yet."""
 
@@ -73,12 +75,14 @@ def why_no_records(file: io.BufferedReader, name: str, encoding: str | None, fie
     if first == "[":
         text.skip()
         return "" if text.peek() in ("{", "]") else "a list of something else than objects"
-    if first != "{":
-        return "no JSON object or list" if first else ""
+    if not first:
+        return ""
     try:
         value = text.value(name)
     except CorpusError:
-        return "not JSON"
+        return NO_JSON
+    if first != "{":
+        return "no JSON object or list"
     if text.peek() or field in value:
         return ""
     keys = ", ".join(map(str, list(value)[:_KEYS_SHOWN]))
@@ -136,16 +140,21 @@ class JsonText:
         return len(pieces) > 1
 
 
-def table_rows(file: io.BufferedReader, name: str, encoding: str | None, tabs: bool) -> Records:
+def table_rows(
+    file: io.BufferedReader, name: str, encoding: str | None, field: str, tabs: bool
+) -> Records:
     """The rows of a .csv (or .tsv, with `tabs`) file, by the names in its header. Raises
-    CorpusError for a row with another number of cells, or with quotes that do not close."""
+    CorpusError where two columns have the name `field`, for a row with another number of cells, or
+    with quotes that do not close."""
     csv.field_size_limit(_LONGEST_CELL)
-    head, decoded = _decoded(file, encoding)
+    head, decoded = _decoded(file, name, encoding)
     rows = csv.reader(decoded, delimiter="\t" if tabs else ",", strict=True)
     try:
         header = next(rows, None)
         if header is None:
             return
+        if header.count(field) > 1:
+            raise named_twice(name, field)
         for row in rows:
             where = f"{name}, line {rows.line_num}"
             if row and len(row) != len(header):
@@ -165,16 +174,23 @@ def table_rows(file: io.BufferedReader, name: str, encoding: str | None, tabs: b
         raise not_in(where, head, error.object) from error
 
 
-def _decoded(file: io.BufferedReader, encoding: str | None) -> tuple[str, io.TextIOWrapper]:
+def named_twice(name: str, field: str) -> CorpusError:
+    """The error for a table in which it cannot be told which column is meant."""
+    return CorpusError(f"{name}: has two columns named '{field}'; rename one of them")
+
+
+def _decoded(
+    file: io.BufferedReader, name: str, encoding: str | None
+) -> tuple[str, io.TextIOWrapper]:
     """The encoding of a file, and its text, strictly decoded, with line ends as they are."""
-    found, mark = encoding_of(file.peek(LONGEST_MARK)[:LONGEST_MARK], encoding)
+    found, mark = encoding_of(file.peek(LONGEST_MARK)[:LONGEST_MARK], encoding, name)
     file.read(mark)
     return found, io.TextIOWrapper(file, encoding=found, errors="strict", newline="")
 
 
 def texts(file: io.BufferedReader, name: str, encoding: str | None) -> Iterator[str]:
     """The text of a file of records, in pieces, strictly decoded. Raises CorpusError."""
-    found, decoded = _decoded(file, encoding)
+    found, decoded = _decoded(file, name, encoding)
     try:
         while piece := decoded.read(_CHARACTERS_AT_ONCE):
             yield piece
@@ -184,7 +200,7 @@ def texts(file: io.BufferedReader, name: str, encoding: str | None) -> Iterator[
 
 def _lines(file: io.BufferedReader, name: str, encoding: str | None) -> Iterator[str]:
     """The lines of a file, decoded line by line where a line's end is one byte."""
-    found, mark = encoding_of(file.peek(LONGEST_MARK)[:LONGEST_MARK], encoding)
+    found, mark = encoding_of(file.peek(LONGEST_MARK)[:LONGEST_MARK], encoding, name)
     file.read(mark)
     wide = found.replace("_", "-").lower().startswith(_WIDE)
     lines = io.TextIOWrapper(file, encoding=found, newline="\n") if wide else file

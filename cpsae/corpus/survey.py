@@ -57,8 +57,13 @@ def survey(corpus: Corpus) -> Survey:
 
 def existing(corpus: Corpus) -> Path:
     """The path of a local corpus. Raises CorpusError where there is nothing."""
-    if corpus.path.exists():
+    if corpus.path.is_file() or corpus.path.is_dir():
         return corpus.path
+    if corpus.path.exists():
+        raise CorpusError(
+            f"dataset {corpus.dataset}: is no regular file, and can be read only once; write it to "
+            "a file first"
+        )
     raise CorpusError(
         f"dataset {corpus.dataset}: there is no such file or folder; check the path, or give the "
         "name of a data set on the hub, like monology/pile-uncopyrighted"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpsae.corpus.fields import Field
+from cpsae.corpus.records import named_twice
 from cpsae.errors import CorpusError, first_line
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 ARROW_FILE = b"ARROW1\0\0"
 PARQUET = b"PAR1"
+_STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
+"""Of an Arrow stream; before Arrow 0.15 its second half alone."""
 
 _ROWS_AT_ONCE = 256
 _COPIED_AT_ONCE = 2**20
@@ -46,11 +49,24 @@ def arrow_values(file: io.BufferedReader | Path, name: str, field: Field) -> Val
             pa.memory_map(str(opened)) if isinstance(opened, Path) else pa.PythonFile(opened, "r")
         )
         is_file = source.read(len(ARROW_FILE)) == ARROW_FILE
+        if not is_file:
+            _refuse_no_end(source, name)
         source.seek(0)
         reader: Any = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
         _check_column(reader.schema, name, field)
         batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
         yield from _values(batches, name, field)
+
+
+def _refuse_no_end(source: Any, name: str) -> None:
+    """Arrow takes a stream that was cut between two batches for one that ends there."""
+    source.seek(0)
+    end = _STREAM_END if source.read(4) == _STREAM_END[:4] else _STREAM_END[4:]
+    source.seek(max(0, source.size() - len(end)))
+    if source.read(len(end)) != end:
+        raise CorpusError(
+            f"{name}: is no whole Arrow stream (it has no mark at its end); fetch or write it again"
+        )
 
 
 class _ArrowErrors:
@@ -87,6 +103,8 @@ def _seekable(file: io.BufferedReader | Path, stack: ExitStack) -> Any:
 def _check_column(schema: "pa.Schema", name: str, field: Field) -> None:
     if field.name not in schema.names:
         raise field.missing(name, schema.names)
+    if schema.names.count(field.name) > 1:
+        raise named_twice(name, field.name)
     column = schema.field(field.name).type
     if not _fits(column, field):
         raise field.wrong(name, str(column))

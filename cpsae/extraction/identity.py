@@ -99,7 +99,20 @@ def refuse_other(
 def _corpus_asked(
     settings: ExtractSettings, manifest: Manifest, begun: Mapping[str, Any]
 ) -> dict[str, Any]:
+    is_moved = (
+        "dataset.files" in begun
+        and manifest.dataset is not None
+        and settings.dataset == manifest.dataset.id
+        and not Corpus.from_settings(settings).path.exists()
+    )
     try:
+        if is_moved and manifest.tokens_complete:
+            return {}
+        if is_moved:
+            raise CorpusError(
+                f"dataset {settings.dataset}: is not there any more, and not all of its tokens are "
+                "in the store yet; put it back, or begin again with --fresh and another --dataset"
+            )
         corpus = corpus_identity(settings)
     except CorpusError:
         if not manifest.tokens_complete:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cpsae.config import ExtractSettings
 from cpsae.config.extraction import Site
+from cpsae.corpus import Corpus
 from cpsae.device import choose_device, choose_dtype
 from cpsae.durable import is_leftover, local_folder
 from cpsae.errors import SettingsError, StoreError
@@ -85,10 +86,21 @@ def place_of(settings: ExtractSettings) -> Path:
     return local_folder(settings.store, "--store", SettingsError)
 
 
+def _refuse_inside_corpus(settings: ExtractSettings, place: Path) -> None:
+    """Else the store would be read as a part of what it is made of."""
+    corpus = Corpus.from_settings(settings)
+    if corpus.path.is_dir() and place.resolve().is_relative_to(corpus.path.resolve()):
+        raise SettingsError(
+            f"--store {settings.store}: lies inside the data set {settings.dataset}; choose a "
+            "place outside of it"
+        )
+
+
 def find_targets(settings: ExtractSettings, fresh: bool = False) -> list[Target]:
     """The stores that these settings mean, with what is there of them; with `fresh` as if there
     were none. Raises StoreError where something else is in the way, SettingsError for a URL."""
     place = place_of(settings)
+    _refuse_inside_corpus(settings, place)
     sites = settings.sites
     if len(sites) == 1:
         inside = stores_in(place)

@@ -21,10 +21,8 @@ from cpsae.stages.fit import (
 from cpsae.stages.runs import Job, Trained, check, store_as_first_seen, train
 from cpsae.store import Store, open_store
 from cpsae.training.loop import Stopped
-from cpsae.training.run_folder import RunFolder, run_name
+from cpsae.training.run_folder import SWEEP, RunFolder, run_name
 from cpsae.training.sweep import SweepMember
-
-_SUMMARY = "sweep.json"
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def _result(
         row["summary"] = None if error else job.run.read_summary()
         rows.append(row if error is None else {**row, "error": str(error)})
     keys = list(members[0].values)
-    write_object(folder / _SUMMARY, {"keys": keys, "members": rows})
+    write_object(folder / SWEEP, {"keys": keys, "members": rows})
     if trained.failed:
         raise NonFiniteError(
             f"{folder}: {len(trained.failed)} of {len(jobs)} runs diverged, the others are "
@@ -129,4 +127,4 @@ def _refuse_foreign(folder: Path) -> None:
 def _is_foreign(path: Path) -> bool:
     if path.is_dir():
         return "=" not in path.name
-    return path.name != _SUMMARY and not is_leftover(path)
+    return path.name != SWEEP and not is_leftover(path)

@@ -23,7 +23,9 @@ from cpsae.training.recipes import known_to_0_1
 from cpsae.training.settings import FitSettings
 
 # Settings that change neither the weights nor the files that are compared between runs.
-_ADVICE = "give a folder that `cpsae fit` wrote, or use --fresh"
+_ADVICE = "give a folder that `cpsae fit` wrote"
+SWEEP = "sweep.json"
+"""What stands beside the runs of a sweep."""
 
 _FREE = ("device", "checkpoint_every", "keep_checkpoints")
 
@@ -84,6 +86,9 @@ class RunFolder:
         """Raises RunError where this is no run or its config.json is broken."""
         if not self.path.is_dir():
             raise RunError(f"{self.path}: no such run; give a folder that `cpsae fit` wrote")
+        if (self.path / SWEEP).exists():
+            runs = ", ".join(sorted(p.parent.name for p in self.path.glob("*/config.json")))
+            raise RunError(f"{self.path}: is a sweep; give one of its runs ({runs})")
         return read_object(self.config, RunError, _ADVICE)
 
     def facts(self) -> Facts:

@@ -224,6 +224,13 @@ def test_more_steps_that_make_another_run_are_asked_for_twice(fit, command, tmp_
     assert_refused(lambda: fit(*new), tmp_path, 1, text)
 
 
+def test_a_sweep_is_no_run(fit, command, tmp_path) -> None:
+    fit("--sweep", "l1=0.1,0.2")
+    for name in ("evaluate", "info"):
+        text = r"run: is a sweep; give one of its runs \(l1=0.1, l1=0.2\)"
+        assert_refused(lambda name=name: command(name, tmp_path / "run"), tmp_path, 1, text)
+
+
 def test_evaluate_of_no_run(command, tmp_path) -> None:
     assert_refused(lambda: command("evaluate", tmp_path / "x"), tmp_path, 1, r"x: no such run; gi")
 

@@ -60,3 +60,9 @@ def test_a_command_still_says_where_a_value_is_from(settings, values, text) -> N
         else:
             resolve(settings, {"--set": values})
     assert text.replace(":", " (from --set):") in str(raised.value)
+
+
+@pytest.mark.parametrize("encoding", ["idna", "punycode", "unicode_escape", "base64", "nonsense"])
+def test_what_is_no_encoding_of_files(encoding: str) -> None:
+    with pytest.raises(SettingsError, match="expected an encoding that Python knows"):
+        ExtractSettings(encoding=encoding)

@@ -1,7 +1,11 @@
 """Compressed files of every kind, whole and cut short."""
 
+import bz2
+import gzip
 import hashlib
 import io
+import lzma
+from collections.abc import Callable
 
 import pytest
 import zstandard
@@ -87,3 +91,42 @@ def test_text_that_begins_like_a_magic_number(tmp_path) -> None:
     (tmp_path / "a.txt").write_text("BZh9 is how bzip2 files begin")
     assert read(tmp_path) == ["BZh9 is how bzip2 files begin"]
     assert compression_of(b"BZh9 is how") is None and compression_of(b"") is None
+
+
+STREAMS: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+}
+
+
+@pytest.mark.parametrize("suffix", STREAMS)
+def test_a_second_stream_is_read_and_its_damage_is_seen(tmp_path, suffix: str) -> None:
+    lines = [b'{"text": "%d"}\n' % number for number in range(40)]
+    first, second = (STREAMS[suffix](b"".join(part)) for part in (lines[:20], lines[20:]))
+    file = tmp_path / f"a.jsonl{suffix}"
+    file.write_bytes(first + second)
+    assert len(read(file)) == 40
+    for position in (1, 2):
+        broken = bytearray(second)
+        broken[position] ^= 0xFF
+        file.write_bytes(first + bytes(broken))
+        assert "a.jsonl" in error(file) and "cannot be read" in error(file)
+    file.write_bytes(first + b"something else")
+    assert "cannot be read" in error(file)
+    file.write_bytes(first + second[:-5])
+    assert "cannot be read" in error(file)
+
+
+def test_padding_between_streams_of_xz(tmp_path) -> None:
+    line = lzma.compress(b'{"text": "one"}\n')
+    file = tmp_path / "a.jsonl.xz"
+    file.write_bytes(line + bytes(4) + line + bytes(8))
+    assert read(file) == ["one", "one"]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
+def test_no_compressed_file_is_empty(tmp_path, suffix: str) -> None:
+    write_jsonl(tmp_path / "a.jsonl", texts("one"))
+    (tmp_path / f"b.jsonl{suffix}").write_bytes(b"")
+    assert "named as compressed, and it is not" in error(tmp_path)

@@ -131,3 +131,18 @@ def test_an_encoding_for_tables_alone_is_an_error(tmp_path) -> None:
 
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
     assert "leave out --encoding" in error(tmp_path, encoding="cp1251")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.json"])
+@pytest.mark.parametrize("encoding", ["utf-16", "UTF16", "utf-32", "u32"])
+def test_a_missing_mark_is_said(tmp_path, name: str, encoding: str) -> None:
+    (tmp_path / name).write_bytes('{"text": "wide"}'.encode(f"utf-{encoding[-2:]}-le"))
+    said = error(tmp_path, encoding=encoding)
+    width = encoding[-2:]
+    assert f"{name}: has no byte-order mark" in said and f"utf-{width}-le or utf-{width}-be" in said
+
+
+def test_a_mark_is_enough(tmp_path) -> None:
+    (tmp_path / "a.txt").write_text("wide", encoding="utf-16")
+    (tmp_path / "b.txt").write_bytes(b"")
+    assert read(tmp_path, encoding="utf-16") == ["wide"]

@@ -34,10 +34,14 @@ def test_messages_of_a_table_have_no_fields_that_are_null(tmp_path) -> None:
     ("field", "value", "part"),
     [
         (IDS, "1 2 3", "expected a list of token ids in the field 'ids', found a text"),
-        (IDS, [1, 2.5], "expected token ids, found a number among them"),
-        (IDS, [1, None], "expected token ids, found null among them"),
-        (IDS, [1, True], "expected token ids, found true or false among them"),
-        (IDS, [[1, 2]], "expected token ids, found a list among them"),
+        (IDS, [1, 2.5], "expected token ids, which are whole numbers, found 2.5 among them"),
+        (IDS, [1, None], "expected token ids, which are whole numbers, found null among them"),
+        (
+            IDS,
+            [1, True],
+            "expected token ids, which are whole numbers, found true or false among them",
+        ),
+        (IDS, [[1, 2]], "expected token ids, which are whole numbers, found a list among them"),
         (IDS, [1, 2**70], f"expected token ids, found {2**70}"),
         (CHAT, "Hello", "expected a list of messages, each with its role and content, in the fi"),
         (CHAT, ["Hello"], "expected messages with a role and a content, found a text"),

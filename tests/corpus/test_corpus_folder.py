@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cpsae.corpus import Field
-from tests.corpus.corpora import error, left_out, opened, read, texts, write_jsonl
+from tests.corpus.corpora import COMPRESS, error, left_out, opened, read, texts, write_jsonl
 
 
 def saved(path: Path, *words: str, shards: int = 1) -> Path:
@@ -229,3 +229,45 @@ def test_a_wide_encoding_s_zero_bytes_are_text(tmp_path) -> None:
     for name in ("README.md", "a.txt"):
         (tmp_path / name).write_text("some text", encoding="utf-16-le")
     assert read(tmp_path, encoding="utf-16-le") == ["some text"] * 2
+
+
+@pytest.mark.parametrize("name", ["data.dump", "data", "data.jl", "data.zst", "data.txt.part"])
+def test_records_of_long_lines_under_any_name(tmp_path, name: str) -> None:
+    words = [f"{number} " + "word " * 2000 for number in range(3)]
+    lines = b"".join(json.dumps({"id": 1, "text": text}).encode() + b"\n" for text in words)
+    data = COMPRESS[".zst"](lines) if name.endswith(".zst") else lines
+    (tmp_path / name).write_bytes(data)
+    assert read(tmp_path) == words
+    one = json.dumps({"text": "only"}).encode()
+    (tmp_path / name).write_bytes(COMPRESS[".zst"](one) if name.endswith(".zst") else one)
+    assert read(tmp_path) == ["only"]
+
+
+def test_a_first_line_longer_than_is_looked_at(tmp_path) -> None:
+    text = "long " * 2**19
+    (tmp_path / "data").write_text(json.dumps({"text": text}) + "\n" + json.dumps({"text": "b"}))
+    assert read(tmp_path) == [text, "b"]
+
+
+def test_deep_nesting_is_no_end_of_it(tmp_path) -> None:
+    deep = '{"a":' + "[" * 100_000 + "]" * 100_000 + "}"
+    (tmp_path / "data").write_text(deep + '\n{"text": "x"}\n')
+    (tmp_path / "state.json").write_text("[" * 100_000)
+    write_jsonl(tmp_path / "a.jsonl", texts("one"))
+    assert read(tmp_path) == ["one", deep + '\n{"text": "x"}\n']
+
+
+def test_a_damaged_json_beside_records_is_an_error(tmp_path) -> None:
+    write_jsonl(tmp_path / "a.json", texts("one"))
+    for damaged in ('{"text": "cut he', '{"text": "a\x01"}\n{"text": "b"}', "<html>404</html>"):
+        (tmp_path / "b.json").write_text(damaged)
+        assert error(tmp_path) == f"{tmp_path / 'b.json'}: is not JSON; mend or remove the file"
+
+
+@pytest.mark.parametrize("content", ['{"data": [{"text": "a"}]}', '["a", "b"]', '{"text": "cut he'])
+def test_json_of_no_records_alone_is_no_corpus(tmp_path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    (tmp_path / "README.md").write_text("about it")
+    assert "holds no text" in error(tmp_path) and "a.json (" in error(tmp_path)
+    (tmp_path / "main.py").write_text("source")  # among sources it is one
+    assert len(read(tmp_path)) == 3

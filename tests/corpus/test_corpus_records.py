@@ -71,6 +71,9 @@ def test_json_that_is_no_record(tmp_path, content: str, reason: str) -> None:
     (tmp_path / "z.py").write_text("source")
     assert read(tmp_path) == [content, "source"]  # among texts it is one
     (tmp_path / "r.jsonl").write_text('{"text": "record"}\n')
+    if reason == "not JSON":  # beside records it should have been some
+        assert error(tmp_path) == f"{file}: is not JSON; mend or remove the file"
+        return
     assert read(tmp_path) == ["record", "source"]
     assert left_out(tmp_path) == {"d.json": reason}
 

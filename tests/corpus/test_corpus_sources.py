@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -295,3 +296,8 @@ def test_hub_records_are_streamed_and_checked(monkeypatch) -> None:
     assert asked == {"name": "a/b", "revision": "r", "split": "test", "streaming": True}
     with pytest.raises(CorpusError, match=r"a/b, record 3: has no field 'text' \(there are: body"):
         next(stream)
+
+
+def test_a_pipe_is_no_corpus(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    assert "is no regular file, and can be read only once" in error(tmp_path / "pipe.txt")

@@ -180,3 +180,11 @@ def test_cards_that_cannot_be_used(languages, old: str, new: str, part: str) -> 
     (languages / "README.md").write_text(CARD.replace(old, new))
     name = "fr" if "sep" in new else "en"
     assert part in error(languages, configuration=name)
+
+
+@pytest.mark.parametrize("url", ["https://example.invalid/a.jsonl", "hf://datasets/a/b/a.jsonl"])
+def test_a_card_that_names_a_url_asks_nobody(tmp_path, url: str) -> None:
+    write_jsonl(tmp_path / "a.jsonl", texts("one"))
+    card = f'---\nconfigs:\n- config_name: en\n  data_files: "{url}"\n---\n'
+    (tmp_path / "README.md").write_text(card)
+    assert f"names {url}, which is not inside the folder" in error(tmp_path)

@@ -1,6 +1,7 @@
 """Columns of Parquet and Arrow files, in every type that is text or a list."""
 
 import gzip
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -119,3 +120,47 @@ def test_many_batches_in_the_order_of_the_rows(tmp_path) -> None:
 def test_a_parquet_file_is_not_read_as_gzip_would(tmp_path) -> None:
     (tmp_path / "a.parquet").write_bytes(gzip.compress(b"no table"))
     assert "is not a whole Parquet file" in error(tmp_path)
+
+
+def cut_between_batches(path: Path, at: int) -> None:
+    """An Arrow stream of three batches, and of it all up to the end of batch `at`."""
+    schema, ends = pa.schema([("text", pa.string())]), []
+    with path.open("wb") as file, pa.ipc.new_stream(file, schema) as writer:
+        for number in range(3):
+            writer.write_batch(pa.record_batch({"text": [f"{number}"] * 50}, schema=schema))
+            ends.append(file.tell())
+    path.write_bytes(path.read_bytes()[: ends[at]])
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_an_arrow_stream_cut_between_two_batches(tmp_path, at: int) -> None:
+    cut_between_batches(tmp_path / "a.arrow", at)
+    assert "is no whole Arrow stream (it has no mark at its end)" in error(tmp_path)
+    compressed = gzip.compress((tmp_path / "a.arrow").read_bytes())
+    (tmp_path / "a.arrow").unlink()
+    (tmp_path / "a.arrow.gz").write_bytes(compressed)
+    assert "is no whole Arrow stream" in error(tmp_path)
+
+
+def test_an_arrow_stream_of_the_old_form(tmp_path) -> None:
+    table = pa.table({"text": ["one", "two"]})
+    options = pa.ipc.IpcWriteOptions(use_legacy_format=True)
+    with pa.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema, options=options) as writer:
+        writer.write_table(table)
+    assert read(tmp_path) == ["one", "two"]
+    (tmp_path / "a.arrow").write_bytes((tmp_path / "a.arrow").read_bytes()[:-4])
+    assert "is no whole Arrow stream" in error(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.csv", "a.tsv"])
+def test_two_columns_of_one_name(tmp_path, name: str) -> None:
+    table = pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], names=["text", "text"])
+    if name.endswith("parquet"):
+        pq.write_table(table, tmp_path / name)
+    elif name.endswith("arrow"):
+        with pa.ipc.new_file(str(tmp_path / name), table.schema) as writer:
+            writer.write_table(table)
+    else:
+        separator = "," if name.endswith("csv") else "\t"
+        (tmp_path / name).write_text(f"text{separator}text\nx{separator}y\n")
+    assert f"{name}: has two columns named 'text'; rename one" in error(tmp_path)

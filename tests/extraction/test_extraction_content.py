@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import content_of, texts
 
-from cpsae.errors import DifferentSettingsError, StoreError
+from cpsae.errors import DifferentSettingsError, SettingsError, StoreError
 from cpsae.events import Note
 from cpsae.stages.extract import extract
 from cpsae.store.bucket import Folder
@@ -229,3 +229,23 @@ def test_names_that_are_no_utf_8(begin, tmp_path, corpus) -> None:
     assert refused(chosen) == ["dataset.content: \\xff.jsonl changed"]
     odd.write_bytes(content)
     assert extract(chosen).vectors == 300
+
+
+def test_a_corpus_that_is_gone(begin, corpus, tmp_path, monkeypatch) -> None:
+    """However its path was written: one answer."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ds").mkdir()
+    shutil.copy(corpus, "ds/a.jsonl")
+    chosen = begin(dataset="ds")
+    (tmp_path / "ds").rename("moved")
+    assert extract(chosen).vectors == 300
+    assert extract(chosen.model_copy(update={"dataset": "./ds"})).vectors == 300
+
+
+def test_a_store_inside_its_own_corpus(settings, corpus, tmp_path) -> None:
+    (tmp_path / "ds").mkdir()
+    shutil.copy(corpus, tmp_path / "ds/a.jsonl")
+    store = tmp_path / "ds/acts.zarr"
+    with pytest.raises(SettingsError, match="lies inside the data set"):
+        extract(settings(**SMALL, dataset=str(tmp_path / "ds"), store=str(store)))
+    assert not store.exists()
