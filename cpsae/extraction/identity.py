@@ -10,6 +10,7 @@ import torch
 from cpsae.config import ExtractSettings
 from cpsae.config.resolve import differences, flatten
 from cpsae.corpus import DEFAULT_SPLIT, Corpus, identity
+from cpsae.corpus.survey import existing
 from cpsae.errors import CorpusError, DifferentSettingsError, StoreError
 from cpsae.extraction.provenance import differences_of_content
 from cpsae.store import Manifest
@@ -99,20 +100,11 @@ def refuse_other(
 def _corpus_asked(
     settings: ExtractSettings, manifest: Manifest, begun: Mapping[str, Any]
 ) -> dict[str, Any]:
-    is_moved = (
-        "dataset.files" in begun
-        and manifest.dataset is not None
-        and settings.dataset == manifest.dataset.id
-        and not Corpus.from_settings(settings).path.exists()
-    )
+    known = manifest.dataset
+    was_local = known is not None and known.id == settings.dataset and "dataset.files" in begun
     try:
-        if is_moved and manifest.tokens_complete:
-            return {}
-        if is_moved:
-            raise CorpusError(
-                f"dataset {settings.dataset}: is not there any more, and not all of its tokens are "
-                "in the store yet; put it back, or begin again with --fresh and another --dataset"
-            )
+        if was_local:  # what is gone could be taken for the name of one on the hub
+            existing(Corpus.from_settings(settings))
         corpus = corpus_identity(settings)
     except CorpusError:
         if not manifest.tokens_complete:
