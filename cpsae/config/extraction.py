@@ -101,10 +101,9 @@ class ExtractSettings(Settings):
         try:
             if value is not None:
                 "a".encode(value)  # which says of base64 and its like, too, that they are none
-                codecs.getincrementaldecoder(value)("replace").decode(b"a\xff", final=True)
                 if codecs.lookup(value).name.replace("-", "_") in _NO_CHARSETS:
                     raise LookupError
-        except (LookupError, UnicodeError, TypeError):
+        except (LookupError, UnicodeError):
             raise ValueError("expected an encoding that Python knows, like cp1251") from None
         return value
 

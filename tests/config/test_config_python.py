@@ -66,3 +66,9 @@ def test_a_command_still_says_where_a_value_is_from(settings, values, text) -> N
 def test_what_is_no_encoding_of_files(encoding: str) -> None:
     with pytest.raises(SettingsError, match="expected an encoding that Python knows"):
         ExtractSettings(encoding=encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf_32", "cp1251", "shift_jis", "latin-1"])
+def test_what_is_an_encoding_of_files(encoding: str) -> None:
+    """Also those of which a file's own mark tells the rest."""
+    assert ExtractSettings(encoding=encoding).encoding == encoding
