@@ -1,10 +1,10 @@
 """More steps for a finished run: whether what it did is the beginning of a run of that length, what
 differs where it is not, and the record of its new length. What was finished is kept beside it."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cpsae.durable import disk_errors, fsync_folder, link_or_copy, make_folders, write_atomic
 from cpsae.errors import DifferentSettingsError, RunError
@@ -13,7 +13,7 @@ from cpsae.sae.kinds import load_kind
 from cpsae.store import Store
 from cpsae.training.checkpoint import list_checkpoints, step_of
 from cpsae.training.member import run_plan
-from cpsae.training.run_folder import RunFolder
+from cpsae.training.run_folder import RunFolder, lines_up_to
 from cpsae.training.schedule import Schedule
 from cpsae.training.settings import FitSettings
 
@@ -70,7 +70,9 @@ def begin_longer(longer: Longer) -> str:
     schedule, in words. For who holds the lock. Killed anywhere, it can be called again."""
     run, step = longer.run, longer.before.steps
     _keep_finished(run, step)
-    write_atomic(run.metrics, *_lines_of_any_length(run, step, longer.settings.log_every))
+    # a line that is there only because that step was the last is in no longer run
+    is_due = step == 1 or step % longer.settings.log_every == 0
+    write_atomic(run.metrics, *lines_up_to(run.metrics, step if is_due else step - 1))
     with disk_errors(run.summary):
         run.summary.unlink(missing_ok=True)
         fsync_folder(run.path)
@@ -128,27 +130,18 @@ def _in_words(longer: Longer) -> str:
 
 
 def _keep_finished(run: RunFolder, step: int) -> None:
-    """The files of the finished run, in a folder of their own: whole or absent."""
+    """The files of the finished run that are there, in a folder of their own: whole or absent."""
     kept = run.kept(step)
     if kept.complete:
         return
     temporary = kept.path.with_name(f".{kept.path.name}.tmp")
-    names = [WEIGHTS, DESCRIPTION]
-    files = [run.config, run.metrics, run.evaluation, run.summary]
+    files = [run.path / WEIGHTS, run.path / DESCRIPTION]
+    files += [run.config, run.metrics, run.evaluation, run.summary]
     with disk_errors(kept.path):
         shutil.rmtree(temporary, ignore_errors=True)
         make_folders(temporary)
-        for file in [*(run.path / name for name in names), *files]:
+        for file in filter(Path.exists, files):
             link_or_copy(file, temporary / file.name)
         fsync_folder(temporary)
         temporary.rename(kept.path)
         fsync_folder(kept.path.parent)
-
-
-def _lines_of_any_length(run: RunFolder, last: int, log_every: int) -> Iterator[bytes]:
-    """The log without a line that is there only because that step was the last."""
-    with disk_errors(run.metrics), run.metrics.open("rb") as file:
-        for line in file:
-            step = int(json.loads(line)["step"])
-            if step == 1 or step % log_every == 0 or step != last:
-                yield line

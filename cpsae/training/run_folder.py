@@ -151,7 +151,7 @@ class MetricsLog:
     """metrics.jsonl, open for appending after it was cut back to `step`."""
 
     def __init__(self, path: Path, step: int) -> None:
-        write_atomic(path, *_lines_up_to(path, step))
+        write_atomic(path, *lines_up_to(path, step))
         self._path = path
         with disk_errors(path):
             # Unbuffered: readers see a line at once, and none waits for a disk that is full.
@@ -185,7 +185,7 @@ def _without_free(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _FREE}
 
 
-def _lines_up_to(path: Path, step: int) -> Iterator[bytes]:
+def lines_up_to(path: Path, step: int) -> Iterator[bytes]:
     """The lines of a log up to `step`. What follows was written after the checkpoint that is
     continued from, and may be damaged: a kill cuts a line short, a power cut more than that."""
     if not path.exists():

@@ -131,6 +131,25 @@ def test_stopped_on_the_way_it_goes_on(whole, plain_store, tmp_path):
     same(run, whole)
 
 
+@pytest.mark.parametrize("gone", ["metrics.jsonl", "evaluation.json"])
+def test_what_somebody_removed_is_not_missed(whole, plain_store, tmp_path, gone):
+    run = fit(plain_store.path, of(45), out=tmp_path / "r").path
+    (run / gone).unlink()
+    fit(plain_store.path, of(75), out=run)
+    assert not (run / "finished/step-000045" / gone).exists()
+    assert (run / "finished/step-000045/summary.json").exists()
+    for name in FILES:
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_log_whose_last_line_is_damaged(whole, plain_store, tmp_path):
+    run = fit(plain_store.path, of(45), out=tmp_path / "r").path
+    with (run / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 4')
+    fit(plain_store.path, of(75), out=run)
+    same(run, whole)
+
+
 class _Killed(BaseException):
     pass
 
