@@ -104,11 +104,10 @@ def _files(bucket: "Bucket") -> dict[str, Any]:
     corpus = known.corpus if known else None
     if corpus is None:
         return {}
-    if not corpus.files:
-        return {"split": corpus.split, "configuration": corpus.configuration or ""}
-    return {
-        "split": corpus.split,
-        "configuration": corpus.configuration or "",
+    content = {"split": corpus.split, "configuration": corpus.configuration or ""}
+    if not corpus.files:  # of the hub
+        return content
+    return content | {
         "files_read": [{"name": f.name, "as": corpus.formats[f.name]} for f in corpus.files],
         "files_left_out": [left.model_dump() for left in corpus.left_out],
     }

@@ -31,7 +31,7 @@ _LARGEST_WINDOW = 2**31
 """Bytes that a zstd frame may look back: as much as `zstd --long=31` writes."""
 _AT_ONCE = 2**17
 _FRAME_AT_ONCE = 2**13
-"""Bytes for the zstd decompressor, which gives all that they stand for at once."""
+"""Bytes for a decompressor, which gives all that they stand for at once."""
 
 
 class HashedFile(io.RawIOBase):
@@ -126,7 +126,7 @@ class _Streams(io.RawIOBase):
 
     def _decompress(self) -> None:
         if self._stream is None:
-            self._input = self._input.lstrip(self._padding) if self._padding else self._input
+            self._input = self._input.lstrip(self._padding)
             if not self._input:
                 return
             self._stream = self._begin()

@@ -33,14 +33,14 @@ def encoding_of(head: bytes, encoding: str | None, name: str = "") -> tuple[str,
     """How bytes that begin so are encoded, and how many of them are a mark: a byte-order mark wins
     over what the user named, and that over UTF-8. Raises CorpusError, which calls the file by
     `name`, where only a mark would tell."""
-    found = marked(head)
-    if found is None and head and encoding and codecs.lookup(encoding).name in _NEED_A_MARK:
-        own = codecs.lookup(encoding).name
+    found = marked(head) or (encoding or DEFAULT, 0)
+    own = codecs.lookup(found[0]).name
+    if head and own in _NEED_A_MARK:
         raise CorpusError(
             f"{name}: has no byte-order mark, without which {own} may be {own}-le or {own}-be; "
             "name the right one with --encoding"
         )
-    return found or (encoding or DEFAULT, 0)
+    return found
 
 
 class Decoder:

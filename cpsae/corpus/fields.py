@@ -74,6 +74,11 @@ class Field:
         return ", or mend the record"
 
 
+def named_twice(name: str, field: str) -> CorpusError:
+    """The error for a table in which it cannot be told which column is meant."""
+    return CorpusError(f"{name}: has two columns named '{field}'; rename one of them")
+
+
 def kind_of(value: Any) -> str:
     """What a JSON value is, in words."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}

@@ -20,6 +20,7 @@ _STATE, _DICTIONARY = "state.json", "dataset_dict.json"
 _METADATA = (_STATE, _DICTIONARY, "dataset_info.json", "dataset_infos.json")
 _PROSE = ("readme", "license", "licence", "citation")
 _BESIDE = "it stands beside records"
+_ABOUT_UNREAD = "it speaks of what cannot be read"
 
 
 class LeftOut(NamedTuple):
@@ -155,19 +156,14 @@ def _leave_out_beside_unread(
 ) -> None:
     """Where nothing but a README and its like can be read beside data that cannot, that is not the
     corpus that was meant. .json files of no records are such data where there is no other text."""
-    unread = [left for left in contents.left_out if left.reason != HIDDEN]
-    unread += [
-        LeftOut(s.name, no_records[s.name])
-        for s in contents.sources
-        if s.name in no_records and not _is_about(s)
-    ]
-    known = {left.name for left in unread}
-    others = [s for s in contents.sources if not _is_about(s) and s.name not in known]
-    if (others or unread) and all(not encoding and holds_nul(s.path) for s in others):
-        about = [s for s in contents.sources if _is_about(s)]
-        reason = "it speaks of what cannot be read"
-        hidden = [left for left in contents.left_out if left.reason == HIDDEN]
-        contents.left_out[:] = [*hidden, *unread, *(LeftOut(s.name, reason) for s in about)]
+    data = {s.name for s in contents.sources if s.name in no_records and not _is_about(s)}
+    others = [s for s in contents.sources if s.name not in data and not _is_about(s)]
+    has_unread = bool(data or others) or any(x.reason != HIDDEN for x in contents.left_out)
+    if has_unread and all(not encoding and holds_nul(s.path) for s in others):
+        for source in contents.sources:
+            if source not in others:
+                reason = no_records[source.name] if source.name in data else _ABOUT_UNREAD
+                contents.left_out.append(LeftOut(source.name, reason))
         contents.sources = others
 
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from cpsae.corpus.compressed import SUFFIXES as COMPRESSED
 from cpsae.corpus.compressed import HashedFile, compression_of, decompressed
-from cpsae.corpus.encodings import LONGEST_MARK, encoding_of, marked
+from cpsae.corpus.encodings import encoding_of, marked
 from cpsae.corpus.tables import ARROW_FILE, PARQUET
 from cpsae.errors import CorpusError
 
@@ -84,9 +84,7 @@ def format_of(path: Path) -> Found:
     suffix = Path(name).suffix
     if suffix in _RECORDS and suffix != ".json":
         return Found(_RECORDS[suffix])
-    if head[: LONGEST_MARK + 1].lstrip(b"\xef\xbb\xbf\xff\xfe\0").startswith(b"{"):
-        _, head = _heads(path, _LONGEST_LINE)
-    return _by_content(head, suffix)
+    return _by_content(path, head, suffix)
 
 
 def holds_nul(path: Path) -> bool:
@@ -114,7 +112,7 @@ def _bare_name(name: str) -> tuple[str, str | None]:
     return name, None
 
 
-def _by_content(head: bytes, suffix: str) -> Found:
+def _by_content(path: Path, head: bytes, suffix: str) -> Found:
     if marked(head) is None:
         for magic, what in _MAGIC:
             if magic.match(head):
@@ -126,17 +124,20 @@ def _by_content(head: bytes, suffix: str) -> Found:
                 return Found("arrow")
     if suffix == ".json":
         return Found("json")
-    if (suffix not in _TEXT_SUFFIXES or suffix == ".jl") and _begins_with_records(head):
+    if (suffix not in _TEXT_SUFFIXES or suffix == ".jl") and _begins_with_records(path, head):
         return Found("jsonl")
     return Found("text")
 
 
-def _begins_with_records(head: bytes) -> bool:
+def _begins_with_records(path: Path, head: bytes) -> bool:
     """Whether the first line is a JSON object, and the second one, if there is one, begins like
     another; of a line that is longer than what is looked at, whether it begins like one."""
     encoding, mark = encoding_of(head, None)
+    if not head[mark:].decode(encoding, "replace").startswith("{"):
+        return False
+    _, head = _heads(path, _LONGEST_LINE)
     first, _, rest = head[mark:].decode(encoding, "replace").partition("\n")
-    if not first.startswith("{") or (rest.strip() and not rest.strip().startswith("{")):
+    if rest.strip() and not rest.strip().startswith("{"):
         return False
     if len(head) >= _LONGEST_LINE and not rest:
         return first.startswith('{"')

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cpsae.corpus.encodings import LONGEST_MARK, encoding_of, not_in
+from cpsae.corpus.fields import named_twice
 from cpsae.errors import CorpusError, first_line
 
 Records = Iterator[tuple[str, Any]]
@@ -172,11 +173,6 @@ def table_rows(
     except UnicodeDecodeError as error:
         where = f"{name}, near line {rows.line_num + 1}"
         raise not_in(where, head, error.object) from error
-
-
-def named_twice(name: str, field: str) -> CorpusError:
-    """The error for a table in which it cannot be told which column is meant."""
-    return CorpusError(f"{name}: has two columns named '{field}'; rename one of them")
 
 
 def _decoded(

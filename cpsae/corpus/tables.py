@@ -7,8 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpsae.corpus.fields import Field
-from cpsae.corpus.records import named_twice
+from cpsae.corpus.fields import Field, named_twice
 from cpsae.errors import CorpusError, first_line
 
 if TYPE_CHECKING:

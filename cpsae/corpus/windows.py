@@ -148,9 +148,9 @@ def _find_cut(
     if found is not None:
         return found[0], right, found[1]
     begin = _first_from(left, right.start)
-    for number in range(begin, left.n_tokens)[: _RESTARTS[-1] + 1]:
-        if number - begin not in _RESTARTS:
-            continue
+    for number in (begin + skipped for skipped in _RESTARTS):
+        if number >= left.n_tokens:
+            break
         start, _ = left.place(number)
         text = right.text[start - right.start :]
         again = _Window(start, text, encode([text])[0])

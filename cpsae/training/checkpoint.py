@@ -35,7 +35,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
 
     Raises DiskError where the disk is full or may not be written; the older ones stay then.
     """
-    target = folder / f"step-{checkpoint.step:06d}"
+    target = folder / step_name(checkpoint.step)
     temporary = folder / f".{target.name}.tmp"
     with disk_errors(target):
         make_folders(folder)
@@ -74,9 +74,14 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found.items())]
 
 
-def step_of(path: Path) -> int:
-    """The step that a checkpoint of `list_checkpoints` is of."""
-    return int(path.name.removeprefix("step-"))
+def step_name(step: int) -> str:
+    """`step-000500`, as folders and files of a step are called."""
+    return f"step-{step:06d}"
+
+
+def step_of(folder: Path) -> int:
+    """The step that a folder with such a name is of."""
+    return int(folder.name.removeprefix("step-"))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

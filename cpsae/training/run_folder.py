@@ -18,15 +18,16 @@ from cpsae.errors import DifferentSettingsError, RunError, first_line
 from cpsae.json_files import read_object, write_object
 from cpsae.store import Store
 from cpsae.tensor_files import load_tensors
+from cpsae.training.checkpoint import step_name, step_of
 from cpsae.training.facts import Facts
 from cpsae.training.recipes import known_to_0_1
 from cpsae.training.settings import FitSettings
 
-# Settings that change neither the weights nor the files that are compared between runs.
 _ADVICE = "give a folder that `cpsae fit` wrote"
 SWEEP = "sweep.json"
 """What stands beside the runs of a sweep."""
 
+# Settings that change neither the weights nor the files that are compared between runs.
 _FREE = ("device", "checkpoint_every", "keep_checkpoints")
 
 
@@ -56,16 +57,12 @@ class RunFolder:
 
     def kept(self, step: int) -> "RunFolder":
         """Where its files are kept as they were when it was finished at `step`."""
-        return RunFolder(self.finished / f"step-{step:06d}")
+        return RunFolder(self.finished / step_name(step))
 
     def finished_steps(self) -> list[int]:
         """The steps at which it was finished, the first first."""
-        kept = [int(path.parent.name[5:]) for path in self.finished.glob("step-*/summary.json")]
+        kept = [step_of(path.parent) for path in self.finished.glob("step-*/summary.json")]
         return sorted({*kept, *([int(self.read_summary()["steps"])] if self.complete else [])})
-
-    def evaluation_at(self, step: int) -> Path:
-        """The file for metrics of a step other than the last."""
-        return self.path / f"evaluation-step-{step:06d}.json"
 
     def refuse_foreign(self) -> None:
         """Raises RunError where something else than a run is at this path."""
@@ -122,11 +119,12 @@ class RunFolder:
         self, content: Mapping[str, Any], store: Store, step: int | None = None
     ) -> None:
         """Write evaluation.json, and which store it is of; of `step`, a file of its own."""
-        of = {"store_identity": store.identity}
+        content = {**content, "store_identity": store.identity}
         if step is None:
-            write_object(self.evaluation, {**content, **of})
+            write_object(self.evaluation, content)
         else:
-            write_object(self.evaluation_at(step), {**content, **of, "step": step})
+            file = self.path / f"evaluation-{step_name(step)}.json"
+            write_object(file, {**content, "step": step})
 
     def refuse_other(self, settings: FitSettings, store: Store) -> None:
         """Raises DifferentSettingsError, listing each, where the run was begun otherwise."""
