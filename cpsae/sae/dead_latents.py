@@ -1,5 +1,5 @@
 """The auxiliary loss that revives dead latents (Gao et al. 2024, section A.2), for kinds that keep
-a fixed number of latents: what is never among the kept ones gets no gradient otherwise.
+latents by a rule: what is never among the kept ones gets no gradient otherwise.
 
 Names: B rows, D dimensions, M enabled features.
 """
@@ -49,8 +49,6 @@ class RevivingKind(Kind):
         self.aux_k = plan.d // 2 if settings.aux_k is None else settings.aux_k
         default = min(_MOST_DEAD_AFTER, max(1, plan.rows // 10))
         self.dead_after = settings.dead_after or default
-        self._look = True
-        """Whether a latent may be dead: to look is to wait for the GPU."""
 
     def schedule_lengths(self) -> dict[str, float]:
         """When a latent is dead, where the loss looks at dead ones."""
@@ -60,9 +58,7 @@ class RevivingKind(Kind):
     def loss(self, w: Weights, x_BD: Tensor, latents: Latents, x_hat_BD: Tensor) -> Loss:
         """Parts: mse and aux."""
         mse = self.mse(x_BD, x_hat_BD)
-        aux = self._auxiliary(w, x_BD, latents, x_hat_BD)
-        if aux is None:
-            return Loss(mse, {"mse": mse, "aux": torch.zeros_like(mse)})
+        aux = self.auxiliary(w, x_BD, latents, x_hat_BD)
         return Loss(mse + self.settings.aux_coefficient * aux, {"mse": mse, "aux": aux})
 
     @torch.no_grad()
@@ -72,18 +68,18 @@ class RevivingKind(Kind):
         fired_M = (latents.competed > 0).any(dim=0)
         batch = latents.competed.shape[0]
         since_M.add_(batch).masked_fill_(fired_M, 0)
-        self._look = step * batch >= self.dead_after
 
-    def _auxiliary(
-        self, w: Weights, x_BD: Tensor, latents: Latents, x_hat_BD: Tensor
-    ) -> Tensor | None:
-        if not (self._look and self.aux_k and self.settings.aux_coefficient):
-            return None
+    def auxiliary(self, w: Weights, x_BD: Tensor, latents: Latents, x_hat_BD: Tensor) -> Tensor:
+        """The loss on dead latents, 0 where none is dead."""
+        nothing = x_hat_BD.new_zeros((), dtype=torch.float32)
+        may_be_dead = self.updates * len(x_BD) >= self.dead_after  # to look is to wait for the GPU
+        if not (may_be_dead and self.aux_k and self.settings.aux_coefficient):
+            return nothing
         assert latents.pre is not None, "encode_batch gives pre-activations"
         since_M = self.tensors["rows_since_fired"][: latents.pre.shape[1]]
         dead = (since_M >= self.dead_after).nonzero().squeeze(1)
         if len(dead) == 0:
-            return None
+            return nothing
         pre = latents.pre[:, dead]
         if self.aux_k < len(dead):
             values, indices = torch.topk(pre, self.aux_k, dim=1, sorted=False)

@@ -82,6 +82,8 @@ class RunPlan:
 
     d: int
     n: int
+    steps: int = 0
+    """Updates of the whole run."""
     rows: int = 0
     """Training rows of the whole run."""
     schedule_scale: float = 1.0
@@ -100,6 +102,8 @@ class Latents(NamedTuple):
     """Pre-activations before the ReLU, where the kind's loss needs them."""
     kept: Tensor | None = None
     """The values that a kind which counts latents has kept, in any shape and order."""
+    gate: Tensor | None = None
+    """1 where a latent is on, else 0, where the kind's loss has a gradient for that."""
 
     def detached(self) -> "Latents":
         """The same values without their history."""
@@ -120,7 +124,9 @@ class Kind(ABC):
     inference_settings: ClassVar[tuple[str, ...]] = ()
     """Keys of its settings that sae.json must hold."""
     weights: ClassVar[Mapping[str, Spec]] = STANDARD
-    """What is trained, saved and checkpointed; w_dec and b_dec must be among it."""
+    """What is trained, saved and checkpointed; w_enc, b_enc, w_dec and b_dec must be among it."""
+    products: ClassVar[int] = 5
+    """Matrix products of (B, D) with (D, M) in an update, those of the gradients included."""
     state: ClassVar[Mapping[str, Spec]] = {}
     """What is not trained but changes from step to step: checkpointed, on the run's device."""
 
@@ -131,6 +137,8 @@ class Kind(ABC):
         """settings: an instance of `Settings`. Raises SettingsError where they do not fit."""
         self.settings = settings
         self.plan = plan
+        self.updates = 0
+        """Made so far; kept up to date by what trains it, also where that goes on."""
         self.tensors = {name: spec.tensor(plan.d, plan.n) for name, spec in self.state.items()}
         """The running tensors, by the names in `state`."""
 
@@ -156,14 +164,32 @@ class Kind(ABC):
         """Squared error as `mse_reduction` asks (reading 13)."""
         return reconstruction(x_BD, x_hat_BD, self.plan.mse_reduction)
 
+    def begin(self, w: Weights, features: Tensor, directions_KD: Tensor, level_K: Tensor) -> None:
+        """Let features begin anew, in place: encoder and decoder along the given directions (unit
+        norm), each firing where a row's projection on its direction is above its level. All else
+        that they have begins as its Spec says.
+
+        w: weights of enabled features; features: (K,) their numbers, int64.
+        """
+        for name, spec in self.weights.items():
+            if spec.per_feature:
+                w[name][features] = spec.start
+        for name, spec in self.state.items():
+            if spec.per_feature:
+                self.tensors[name][features] = torch.tensor(spec.start).to(spec.dtype)
+        w["w_enc"][features] = directions_KD
+        w["w_dec"][features] = directions_KD
+        w["b_enc"][features] = -level_K
+
     def centred(self, w: Weights) -> dict[str, Tensor]:
         """Weights that give for x what `w` gives for x - b_dec: the encoder's bias takes it in, so
         that x itself is left alone. A kind with other biases on W_enc x overrides this."""
         return {**w, "b_enc": w["b_enc"] - w["w_enc"] @ w["b_dec"]}
 
     def after_step(self, step: int, rho: Tensor, latents: Latents) -> None:  # noqa: B027
-        """Called once after update `step` (from 1), before features are enabled: rho is the
-        utilisation after it (0-d float64), latents (B, M) are those of its batch, detached."""
+        """Called once after update `step` (from 1), before features are enabled and `updates` is
+        that: rho is the utilisation after it (0-d float64), latents (B, M) are those of its batch,
+        detached."""
 
     def schedule_lengths(self) -> dict[str, float]:
         """What of its training hangs on the length of the run (`plan.rows`, `schedule_scale`), by

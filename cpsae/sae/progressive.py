@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cpsae.config import Count, Settings
 
-Growth = Literal["hybrid", "fixed", "none"]
+Growth = Literal["hybrid", "fixed", "linear", "none"]
 
 _FIXED_GROWTH = 5
 
@@ -23,9 +23,12 @@ class EnablingSettings(Settings):
     """Progressive feature enabling, for every kind alike."""
 
     growth: Growth = "hybrid"
-    """hybrid: Eq. 4; fixed: always 5; none: all features enabled from step 0."""
+    """hybrid: Eq. 4; fixed: always 5; linear: evenly, so that all are enabled at `growth_until`;
+    none: all features enabled from step 0."""
     growth_every: Count = Field(1, ge=1)
     """Steps between two growths (reading 5)."""
+    growth_until: float = Field(0.6, gt=0, le=1)
+    """Part of the run after which linear growth has enabled all features."""
     initial_fraction: float = Field(0.25, gt=0, le=1)
     """n_0 = floor(initial_fraction * n), at least 1."""
     utilisation: Literal["mean", "any"] = "mean"
@@ -99,7 +102,7 @@ class Importance:
         self.v_N.copy_(state["importance"])
 
 
-def growth(rho: float, n: int, rule: Growth = "hybrid") -> int:
+def growth(rho: float, n: int, rule: Literal["hybrid", "fixed", "none"] = "hybrid") -> int:
     """Features to enable next (Eq. 4). n is the size of the whole dictionary.
 
     hybrid: Eq. 4; fixed: the ablation's 5; none: 0, as all are enabled from the start.
@@ -122,21 +125,25 @@ class Enabling:
         *,
         rule: Growth = "hybrid",
         growth_every: int = 1,
+        growth_steps: int = 0,
         initial_fraction: float = 0.25,
     ) -> None:
+        """growth_steps: after which linear growth has enabled all."""
         self.n = n
         self.rule: Growth = rule
         self.growth_every = growth_every
-        start = n if rule == "none" else max(1, math.floor(initial_fraction * n))
-        self.n_enabled = start
+        self.growth_steps = growth_steps
+        self.start = n if rule == "none" else max(1, math.floor(initial_fraction * n))
+        self.n_enabled = self.start
 
     @classmethod
-    def from_settings(cls, settings: EnablingSettings, n: int) -> "Enabling":
-        """Enabling of a dictionary of n features, as the settings ask."""
+    def from_settings(cls, settings: EnablingSettings, n: int, steps: int = 0) -> "Enabling":
+        """Enabling of a dictionary of n features in a run of so many steps, as the settings ask."""
         return cls(
             n,
             rule=settings.growth,
             growth_every=settings.growth_every,
+            growth_steps=round(settings.growth_until * steps),
             initial_fraction=settings.initial_fraction,
         )
 
@@ -145,17 +152,29 @@ class Enabling:
         """Whether all features are enabled."""
         return self.n_enabled >= self.n
 
+    def schedule_lengths(self) -> dict[str, float]:
+        """What hangs on the length of the run, as of a kind."""
+        return {"growth_until": self.growth_steps} if self.rule == "linear" else {}
+
     def advance(self, step: int, rho: float | Tensor) -> int:
-        """Enable what Eq. 4 adds after update `step` (from 1); the number of features added.
+        """Enable what the rule adds after update `step` (from 1); the number of features added.
 
         A tensor rho is read, which waits for its GPU, only where the number depends on it.
         """
         if self.complete or step % self.growth_every != 0:
             return 0
-        asked = growth(float(rho) if self.rule == "hybrid" else 0.0, self.n, self.rule)
+        if self.rule == "linear":
+            asked = self._evenly(step) - self.n_enabled
+        else:
+            asked = growth(float(rho) if self.rule == "hybrid" else 0.0, self.n, self.rule)
         added = min(self.n - self.n_enabled, asked)
         self.n_enabled += added
         return added
+
+    def _evenly(self, step: int) -> int:
+        """Enabled after `step` updates of linear growth."""
+        done = min(1.0, step / max(self.growth_steps, 1))
+        return self.start + math.floor(done * (self.n - self.start))
 
     def state(self) -> dict[str, int]:
         """What a resumed run needs."""

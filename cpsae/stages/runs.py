@@ -15,12 +15,11 @@ from cpsae.evaluation.held_out import HeldOutResult, measure, nothing_held_out
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.json_files import write_object
 from cpsae.sae.autoencoder import SparseAutoencoder, load
-from cpsae.sae.normalization import Normalizer
 from cpsae.software import software_versions
 from cpsae.store import Store
 from cpsae.store.integrity import damaged
 from cpsae.store.provenance import provenance
-from cpsae.training.facts import Facts, find_facts, mean_normalized
+from cpsae.training.facts import Facts, find_facts
 from cpsae.training.feed import ActivationFeed
 from cpsae.training.longer import Longer, begin_longer, find_longer
 from cpsae.training.loop import Loop, Stopped
@@ -28,6 +27,7 @@ from cpsae.training.machine import keep_bits, machine_of
 from cpsae.training.member import Member, refuse_unfit
 from cpsae.training.run_folder import RunFolder
 from cpsae.training.settings import FitSettings
+from cpsae.training.start import find_start, start_key
 
 _MANY_SKIPPED = 0.1
 
@@ -132,16 +132,16 @@ def _facts(
 ) -> dict[Job, Facts]:
     """Of each run: read where they were recorded, else found and recorded."""
     facts: dict[Job, Facts] = {}
-    means: dict[Normalizer, torch.Tensor] = {}
+    starts: dict[str, dict[str, torch.Tensor]] = {}
     for job in jobs:
         if job.run.started:
             facts[job] = job.run.facts()
             continue
         found = facts[job] = find_facts(store.training, job.settings, device)
-        if job.settings.init == "tied":
-            if found.normalizer not in means:
-                means[found.normalizer] = mean_normalized(store.training, found)
-            job.run.write_mean(means[found.normalizer])
+        key = start_key(found, job.settings)
+        if key not in starts:
+            starts[key] = find_start(store.training, found, job.settings)
+        job.run.write_start(starts[key])
         job.run.write_config(_config(store, job, found, device))
     _note_facts(facts[jobs[0]], on_event)
     return facts
@@ -226,6 +226,7 @@ def _finish(
             "rows": member.schedule.steps * job.settings.batch_size,
             "skipped_rows": skipped,
             "n_enabled": sae.n_enabled,
+            "flops": member.trainable.flops(job.settings.batch_size),
             "initial_loss": member.trainable.initial_loss(),
         }
         job.run.write_evaluation(result.as_json(), store)

@@ -50,7 +50,8 @@ class KindTests:
         """Before its first update; length: of its run, in times of STEPS."""
         settings = self.fit_settings(**common)
         kind_class = load_kind(self.name)
-        plan = RunPlan(D, N, rows=length * STEPS * B, schedule_scale=0.01 * length)
+        steps = length * STEPS
+        plan = RunPlan(D, N, steps=steps, rows=steps * B, schedule_scale=0.01 * length)
         kind = kind_class(settings.method, plan)
         b_dec = torch.linspace(-0.1, 0.1, D)
         weights = initialize(kind_class.weights, D, N, "uniform", b_dec, seed=1)

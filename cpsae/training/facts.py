@@ -14,13 +14,9 @@ import torch
 from cpsae.errors import SettingsError
 from cpsae.sae.normalization import Normalizer
 from cpsae.store import StorePart
-from cpsae.store.bound import first_chunks, first_norms, norm_bound
-from cpsae.tensors import tensor_of
+from cpsae.store.bound import first_norms, norm_bound
 from cpsae.training.schedule import Schedule
 from cpsae.training.settings import FitSettings
-
-_BLOCK_ROWS = 4096
-"""Rows normalised at a time, so that memory does not grow with the chunks."""
 
 
 @dataclass(frozen=True)
@@ -80,22 +76,11 @@ def find_facts(part: StorePart, settings: FitSettings, device: torch.device) -> 
         norm_bound=float(bound),
         normalizer=normalizer,
         precision=_precision(settings, device),
-        schedule=Schedule.of(settings, part.vectors, settings.batch_size),
+        schedule=Schedule.of(
+            settings, part.vectors, settings.batch_size, settings.n_latents or part.d
+        ),
         skipped_share=1 - len(counted) / max(len(norms), 1),
     )
-
-
-def mean_normalized(part: StorePart, facts: Facts) -> torch.Tensor:
-    """Mean (d,) float32 of the first normalised rows that count: what b_dec may begin with."""
-    total, count = torch.zeros(part.d, dtype=torch.float64), 0
-    for chunk, first in first_chunks(part):
-        kept = np.flatnonzero(part.norms(chunk)[:first] <= np.float64(facts.norm_bound))
-        rows = part.rows(chunk)
-        for start in range(0, len(kept), _BLOCK_ROWS):
-            block = tensor_of(rows[kept[start : start + _BLOCK_ROWS]])
-            total += facts.normalizer.normalize(block).sum(dim=0, dtype=torch.float64)
-        count += len(kept)
-    return (total / max(count, 1)).float()
 
 
 def _precision(settings: FitSettings, device: torch.device) -> str:

@@ -9,13 +9,13 @@ from pathlib import Path
 from cpsae.durable import disk_errors, fsync_folder, link_or_copy, make_folders, write_atomic
 from cpsae.errors import DifferentSettingsError, RunError
 from cpsae.sae.files import DESCRIPTION, WEIGHTS
-from cpsae.sae.kinds import load_kind
 from cpsae.store import Store
 from cpsae.training.checkpoint import list_checkpoints, step_of
 from cpsae.training.member import run_plan
 from cpsae.training.run_folder import RunFolder, lines_up_to
 from cpsae.training.schedule import Schedule
 from cpsae.training.settings import FitSettings
+from cpsae.training.step import schedule_lengths
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def find_longer(
             [f"steps: {before.steps}, not {settings.steps}"],
         )
     _refuse_without_checkpoint(run, before.steps)
-    after = Schedule.of(settings, 0, settings.batch_size)
+    after = Schedule.of(settings, 0, settings.batch_size, settings.n_latents or store.d)
     different = list(_differences(settings, before, after, store.d))
     if different and not stretch:
         raise DifferentSettingsError(
@@ -106,11 +106,7 @@ def _differences(settings: FitSettings, before: Schedule, after: Schedule, d: in
             f"its learning rate would fall in the last {after.decay_steps:,} of {after.steps:,} "
             f"steps, and has fallen already in the last {before.decay_steps:,} of {before.steps:,}"
         )
-    kind = load_kind(settings.kind)
-    old, new = (
-        kind(settings.method, run_plan(settings, schedule, d)).schedule_lengths()
-        for schedule in (before, after)
-    )
+    old, new = (schedule_lengths(settings, run_plan(settings, s, d)) for s in (before, after))
     for key in new:
         if old[key] != new[key]:
             yield f"{key} would have been {new[key]:g}, not {old[key]:g}"

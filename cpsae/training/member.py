@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -11,7 +11,6 @@ import torch
 from cpsae.device import is_out_of_memory
 from cpsae.errors import NonFiniteError, SettingsError
 from cpsae.events import Note, OnEvent, ignore
-from cpsae.sae.initialization import initialize
 from cpsae.sae.kind import RunPlan
 from cpsae.sae.kinds import load_kind
 from cpsae.training.checkpoint import (
@@ -27,6 +26,7 @@ from cpsae.training.machine import machine_of
 from cpsae.training.run_folder import MetricsLog, RunFolder
 from cpsae.training.schedule import Schedule
 from cpsae.training.settings import FitSettings
+from cpsae.training.start import first_weights
 from cpsae.training.step import StepResult, Trainable
 
 
@@ -60,8 +60,8 @@ class Member:
         self._seconds = 0.0
         found = list_checkpoints(run.checkpoints)
         checkpoint = load_checkpoint(found[-1]) if found else None
-        mean = run.read_mean() if checkpoint is None and settings.init == "tied" else None
-        self.trainable = new_trainable(settings, facts, d, device, mean)
+        start = run.read_start() if checkpoint is None else {}
+        self.trainable = new_trainable(settings, facts, d, device, start)
         if checkpoint is not None:
             self._restore(checkpoint, on_event)
         self._clock = _Clock(self._seconds, self.step)
@@ -151,16 +151,16 @@ def new_trainable(
     facts: Facts,
     d: int,
     device: torch.device,
-    mean: torch.Tensor | None = None,
+    start: Mapping[str, torch.Tensor] | None = None,
 ) -> Trainable:
-    """What is trained, before update 1. mean: (d,), what b_dec begins with where init is tied.
+    """What is trained, before update 1. start: what the first weights take from the store.
 
     Raises SettingsError where the settings do not fit d, or the weights do not fit the memory.
     """
     plan = run_plan(settings, facts.schedule, d)
     with _memory_errors(plan, device):
         kind = load_kind(settings.kind)(settings.method, plan)
-        weights = initialize(kind.weights, d, plan.n, settings.init, mean, settings.seed)
+        weights = first_weights(kind, settings, start or {})
         return Trainable(
             {name: weight.to(device) for name, weight in weights.items()},
             kind,
@@ -195,6 +195,7 @@ def run_plan(settings: FitSettings, schedule: Schedule, d: int) -> RunPlan:
     return RunPlan(
         d=d,
         n=settings.n_latents or d,
+        steps=schedule.steps,
         rows=schedule.steps * settings.batch_size,
         schedule_scale=schedule.scale,
         mse_reduction=settings.mse_reduction,

@@ -11,17 +11,19 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from cpsae.sae.initialization import unit_rows
-from cpsae.sae.kind import Spec
+from cpsae.sae.kind import Spec, prefix
 from cpsae.training.settings import TrainSettings
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_FROZEN = {"none": (), "encoder": ("w_enc",), "decoder": ("w_dec",)}
 
 
 class PrefixAdam:
-    """Owns the weights of all n features and their moments; trains the first `n_enabled`.
+    """Owns the weights of all n features and their moments; trains the first `n_enabled`, but for
+    the matrix that is `frozen`.
 
-    `active` holds the trainable views by name, as leaves that ask for gradients: of those whose
-    shape begins with n the first `n_enabled` entries, the others whole.
+    `active` holds the views that take part by name, as leaves that ask for gradients unless they
+    are frozen: of those whose shape begins with n the first `n_enabled` entries, the others whole.
     """
 
     def __init__(
@@ -38,12 +40,18 @@ class PrefixAdam:
             for name, weight in self.weights.items()
             for moment in _MOMENTS
         }
-        self.active = {name: torch.nn.Parameter(w) for name, w in self.weights.items()}
+        frozen = _FROZEN[settings.frozen]
+        self.active = {
+            name: torch.nn.Parameter(w, requires_grad=name not in frozen)
+            for name, w in self.weights.items()
+        }
         self.steps = {name: self._new_step(weight) for name, weight in self.weights.items()}
         self.clip = settings.clip
         decay = settings.weight_decay if settings.optimizer == "adamw" else 0.0
-        decayed = [name for name, spec in specs.items() if spec.decay]
-        others = [name for name in specs if name not in decayed]
+        trained = [name for name in specs if name not in frozen]
+        decayed = [name for name in trained if specs[name].decay]
+        others = [name for name in trained if name not in decayed]
+        self._unit = [name for name in trained if specs[name].unit_rows]
         self._groups = [(decayed, decay), (others, 0.0)]
         self.enable(n_enabled)
 
@@ -57,6 +65,16 @@ class PrefixAdam:
         for name, parameter in self.active.items():
             parameter.data = self._prefix(name, self.weights[name])
 
+    def prefix(self, m: int) -> dict[str, Tensor]:
+        """The weights of the first m features, as views that ask for no gradient."""
+        return prefix(self.specs, self.weights, m)
+
+    def forget(self, features: Tensor) -> None:
+        """Set the moments of these features (numbers, int64) to 0: they begin anew."""
+        for (name, _), moment in self.moments.items():
+            if self.specs[name].per_feature:
+                moment[features] = 0
+
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor], lr: float) -> None:
         """One update along gradients by name, in the shapes of `active`; they may be changed. Rows
@@ -65,8 +83,7 @@ class PrefixAdam:
         Without decay AdamW is Adam. The function, not the class: to make a torch.optim.Optimizer
         is to import torch's compiler, which takes seconds.
         """
-        unit = [name for name, spec in self.specs.items() if spec.unit_rows]
-        for name in unit:
+        for name in self._unit:
             weight, gradient = self.active[name], gradients[name]
             along = (gradient * weight).sum(dim=1, keepdim=True)
             gradient.addcmul_(along, weight, value=-1)
@@ -74,7 +91,7 @@ class PrefixAdam:
             gradients = _clipped(gradients, self.clip)
         for names, decay in self._groups:
             self._adam(names, gradients, lr, decay)
-        for name in unit:
+        for name in self._unit:
             self.active[name].copy_(unit_rows(self.active[name]))
 
     def _adam(

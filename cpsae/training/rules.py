@@ -45,6 +45,12 @@ class Objective:
             x_hat = self.kind.decode(w, latents.competed)
             return latents, self.kind.loss(w, x_BD, latents, x_hat)
 
+    def reconstruct(self, w: Mapping[str, Tensor], x_BD: Tensor) -> Tensor:
+        """x_hat (B, D) float32 of a batch, as the loss sees it; without a history in `no_grad`."""
+        seen = self.kind.centred(w) if self.center else w
+        with self._products(x_BD.device.type):
+            return self.kind.decode(w, self.kind.encode_batch(seen, x_BD).competed).float()
+
     def _products(self, device_type: str) -> AbstractContextManager[Any]:
         return torch.autocast(device_type, torch.bfloat16) if self.bfloat16 else nullcontext()
 
@@ -53,9 +59,9 @@ StepRule = Callable[[Objective, Mapping[str, Tensor], Tensor], Step]
 
 
 def autograd(objective: Objective, w: Mapping[str, Tensor], x_BD: Tensor) -> Step:
-    """torch's own differentiation. w: leaves that ask for gradients."""
+    """torch's own differentiation, with respect to those of w that ask for gradients: leaves."""
     latents, loss = objective(w, x_BD)
-    names = list(w)
+    names = [name for name, weight in w.items() if weight.requires_grad]
     found = torch.autograd.grad(loss.total, [w[name] for name in names], allow_unused=True)
     gradients = {
         # a gradient may be one number, expanded: no memory of its own to work in

@@ -40,7 +40,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
         self.evaluation = self.path / "evaluation.json"
-        self.mean = self.path / "mean.safetensors"
+        self.start = self.path / "start.safetensors"
         self.checkpoints = self.path / "checkpoints"
         self.finished = self.path / "finished"
         """Where the files of a finished run are kept when it goes on."""
@@ -98,17 +98,17 @@ class RunFolder:
                 "record it); finish it with the release that began it, or use --fresh"
             ) from None
 
-    def write_mean(self, mean: torch.Tensor) -> None:
-        """Record (d,) float32, what b_dec begins with."""
-        write_atomic(self.mean, safetensors.torch.save({"mean": mean}))
+    def write_start(self, start: Mapping[str, torch.Tensor]) -> None:
+        """Record what the store says of the weights before the first update."""
+        write_atomic(self.start, safetensors.torch.save(dict(start)))
 
-    def read_mean(self) -> torch.Tensor:
+    def read_start(self) -> dict[str, torch.Tensor]:
         """Raises RunError where it is missing or broken."""
         try:
-            return load_tensors(self.mean)["mean"]
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            return load_tensors(self.start)
+        except (OSError, SafetensorError, ValueError) as error:
             raise RunError(
-                f"{self.mean}: cannot be read ({first_line(error)}); use --fresh"
+                f"{self.start}: cannot be read ({first_line(error)}); use --fresh"
             ) from None
 
     def read_summary(self) -> dict[str, Any]:

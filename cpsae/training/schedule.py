@@ -1,5 +1,6 @@
 """How many steps a run has, and what changes over them."""
 
+import math
 from dataclasses import asdict, dataclass
 
 from cpsae.training.settings import TrainSettings
@@ -19,15 +20,16 @@ class Schedule:
     """By how much schedules are shortened: 1 where they are not. A kind scales its own by it."""
 
     @classmethod
-    def of(cls, settings: TrainSettings, vectors: int, batch_size: int) -> "Schedule":
-        """For a store of `vectors` training rows: one epoch is floor(vectors / batch_size)."""
+    def of(cls, settings: TrainSettings, vectors: int, batch_size: int, n: int = 0) -> "Schedule":
+        """For a store of `vectors` training rows: one epoch is floor(vectors / batch_size).
+        n: features of the dictionary, which `lr = auto` depends on."""
         steps = settings.steps or max(1, vectors // batch_size)
         scale = min(1.0, steps / PAPER_STEPS) if settings.scale_schedule else 1.0
         return cls(
             steps=steps,
             warmup_steps=round(settings.warmup_steps * scale),
             decay_steps=round(settings.lr_decay * steps),
-            lr=settings.lr,
+            lr=2e-4 * math.sqrt(16384 / n) if settings.lr == "auto" else settings.lr,
             scale=scale,
         )
 

@@ -5,7 +5,7 @@ Where METHOD section 5 lists a reading of the paper, the field names it.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -18,6 +18,7 @@ from pydantic import (
 
 from cpsae.config import Count, Device, Settings
 from cpsae.errors import SettingsError
+from cpsae.sae.births import BirthSettings
 from cpsae.sae.kind import KindSettings
 from cpsae.sae.kinds import kinds_with_setting, load_kind
 from cpsae.sae.progressive import EnablingSettings
@@ -53,8 +54,10 @@ class TrainSettings(Settings):
     """n, the size of the dictionary; by default the store's d, as in the paper."""
     normalize: Literal["layer", "layer-variance", "unit", "sqrt-d", "none"] = "layer"
     """How rows are scaled before the encoder, and back after the decoder (reading 12)."""
-    init: Literal["tied", "uniform"] = "tied"
-    """Initial weights (reading 20)."""
+    init: Literal["tied", "uniform", "data"] = "tied"
+    """Initial weights (reading 20). data: features along rows of the store, not at random."""
+    frozen: Literal["none", "decoder", "encoder"] = "none"
+    """A matrix that keeps its initial values, as a control; biases and thresholds are trained."""
     center: bool = False
     """Let the encoder see x - b_dec; Eq. 1 as written does not. Folded into b_enc when saved."""
     mse_reduction: Literal["sum", "mean"] = "sum"
@@ -65,7 +68,8 @@ class TrainSettings(Settings):
     """Updates; by default one epoch, floor(vectors / batch_size)."""
     optimizer: Literal["adamw", "adam"] = "adamw"
     """adamw decays the two matrices; adam decays nothing (reading 2)."""
-    lr: float = Field(3e-4, gt=0)
+    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = 3e-4
+    """auto: 2e-4 * sqrt(16384 / n), as Gao et al. 2024 scale it."""
     weight_decay: float = Field(0.01, ge=0)
     warmup_steps: Count = Field(1000, ge=0)
     """Steps in which the learning rate rises linearly from 0."""
@@ -88,7 +92,7 @@ class TrainSettings(Settings):
     keep_checkpoints: Count = Field(2, ge=1)
 
 
-class FitSettings(FeedSettings, EnablingSettings, TrainSettings):
+class FitSettings(FeedSettings, EnablingSettings, BirthSettings, TrainSettings):
     """What `cpsae fit` is asked for; the defaults are the `paper` preset.
 
     `FitSettings(kind="topk", k=16, steps=1000)`: the kind's own settings are given beside the
@@ -142,7 +146,7 @@ def refuse_key_of_another_kind(key: str, kind: str, where: str = "") -> None:
     """Raises SettingsError where a (dotted) key belongs to other kinds, by their names."""
     owners = kinds_with_setting(key)
     if owners and kind not in owners:
-        one = f"the kind{'s' if len(owners) > 1 else ''} {' and '.join(owners)}"
+        one = f"the kind{'s' if len(owners) > 1 else ''} {', '.join(owners)}"
         raise SettingsError(
             f"{where}{key} is a setting of {one}, not of {kind}; leave it out, or take another "
             f"kind, like --preset {owners[0]}"

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from cpsae.sae.autoencoder import SparseAutoencoder
-from cpsae.sae.kind import Kind
+from cpsae.sae.kind import Kind, RunPlan
+from cpsae.sae.kinds import load_kind
 from cpsae.sae.losses import sparsity
 from cpsae.sae.normalization import Normalizer
 from cpsae.sae.progressive import Enabling, Importance
+from cpsae.training.births import Births
 from cpsae.training.group import Alone, Group
 from cpsae.training.optimizer import PrefixAdam
 from cpsae.training.rules import Objective, Step, StepRule, autograd
@@ -77,11 +79,14 @@ class Trainable:
         self.objective = Objective(self.kind, settings.center, bfloat16)
         self.rule = rule
         self.group: Group = group or Alone()
-        self.enabling = Enabling.from_settings(settings, n)
+        self.enabling = Enabling.from_settings(settings, n, kind.plan.steps)
         self.importance = Importance.from_settings(settings, n, device)
         self.optimizer = PrefixAdam(kind.weights, weights, settings, self.enabling.n_enabled)
+        self.births = Births(settings, kind.plan, settings.seed, device)
         self.device = device
         self.step = 0
+        self.feature_updates = 0
+        """Sum over updates of the features that took part."""
         self.early_loss = torch.zeros((), dtype=torch.float64, device=device)
         """Sum of the losses of the first 100 updates (reading 17)."""
 
@@ -98,11 +103,16 @@ class Trainable:
         if self.step <= _EARLY_STEPS:
             self.early_loss += step.loss.total
         self.optimizer.step(self.group.mean(step.gradients), lr)
+        self.kind.updates = self.step
         rho = self.importance.update(self._indicator(step))
         self.kind.after_step(self.step, rho, step.latents)
         added = self.enabling.advance(self.step, rho)
+        self.births.after_update(
+            self.step, added, x_BD, step.latents, self.objective, self.optimizer
+        )
         if added:
             self.optimizer.enable(self.enabling.n_enabled)
+        self.feature_updates += n_enabled
         if not measure:
             return None
         a_BM = step.latents.competed
@@ -128,6 +138,11 @@ class Trainable:
         """Mean loss of the first 100 updates, or of all so far (Table 1's "Initial Loss")."""
         return float(self.early_loss) / max(1, min(self.step, _EARLY_STEPS))
 
+    def flops(self, batch_size: int) -> int:
+        """Floating-point operations of the matrix products of all updates so far, on all rows of
+        their batches: 2 * B * D * M for each of the kind's products."""
+        return 2 * batch_size * self.kind.plan.d * self.kind.products * self.feature_updates
+
     def finite(self) -> bool:
         """Whether every weight is a number; a finite loss says nothing of the update after it."""
         return all(bool(weight.isfinite().all()) for weight in self.optimizer.weights.values())
@@ -136,14 +151,18 @@ class Trainable:
         """What an exact resume needs: tensors by name, and what JSON can hold."""
         tensors = {**self.optimizer.tensors(), **self.importance.state()}
         tensors["early_loss"] = self.early_loss
+        tensors["rows_since_fired"] = self.births.rows_since_fired_N
         tensors |= {_KIND + name: tensor for name, tensor in self.kind.tensors.items()}
-        return tensors, dict(self.enabling.state())
+        state = {**self.enabling.state(), "feature_updates": self.feature_updates}
+        return tensors, state
 
     def restore(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Take back what `state` gave after update `step`."""
-        self.step = step
+        self.step = self.kind.updates = step
         self.enabling.load_state(state)
         self.importance.load_state(tensors)
+        self.feature_updates = int(state["feature_updates"])
+        self.births.rows_since_fired_N.copy_(tensors["rows_since_fired"])
         self.early_loss.copy_(tensors["early_loss"])
         for name, tensor in self.kind.tensors.items():
             tensor.copy_(tensors[_KIND + name])
@@ -170,6 +189,16 @@ def autoencoder_of(
         tensor.copy_(tensors[_KIND + name])
     weights = {name: tensors[name] for name in kind.weights}
     return SparseAutoencoder.from_training(_folded(kind, weights, center), kind, **rest)
+
+
+def schedule_lengths(settings: FitSettings, plan: RunPlan) -> dict[str, float]:
+    """What hangs on the length of a run beside the learning rate, by setting: its kind's, that of
+    enabling and of births."""
+    return {
+        **load_kind(settings.kind)(settings.method, plan).schedule_lengths(),
+        **Enabling.from_settings(settings, plan.n, plan.steps).schedule_lengths(),
+        **Births(settings, plan, settings.seed).schedule_lengths(),
+    }
 
 
 def _folded(kind: Kind, weights: Mapping[str, Tensor], center: bool) -> Mapping[str, Tensor]:

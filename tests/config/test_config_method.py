@@ -6,8 +6,8 @@ import pytest
 
 from cpsae.config import ExtractSettings
 from cpsae.config.resolve import flatten
+from cpsae.sae.batch_topk import TopKSettings
 from cpsae.sae.kinds.competitive import CompetitionSettings
-from cpsae.sae.kinds.topk import TopKSettings
 from cpsae.sae.l1 import L1Settings
 from cpsae.training.settings import FitSettings
 

@@ -8,7 +8,7 @@ import pytest
 import cpsae
 from cpsae.config import ExtractSettings, resolve
 from cpsae.errors import CpsaeError, SettingsError
-from cpsae.sae.kinds.topk import TopKSettings
+from cpsae.sae.batch_topk import TopKSettings
 from cpsae.training.recipes import resolve_fit
 from cpsae.training.settings import FitSettings
 

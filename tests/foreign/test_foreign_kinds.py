@@ -88,7 +88,10 @@ def test_trained_killed_resumed_saved_loaded(fit, tmp_path):
 def test_settings_are_its_own():
     assert "jump-ing" in preset_names()
     assert FitSettings(kind="jump-ing", sparsity=0.5).method.sparsity == 0.5  # type: ignore[attr-defined]
-    with pytest.raises(SettingsError, match="k is a setting of the kinds batchtopk and topk, not"):
+    with pytest.raises(
+        SettingsError,
+        match="k is a setting of the kinds batchtopk, matryoshka-batchtopk, topk, not",
+    ):
         FitSettings(kind="jump-ing", k=3)
     with pytest.raises(SettingsError, match="sparsity is a setting of the kind jump-ing, not of r"):
         FitSettings(kind="relu", sparsity=0.5)

@@ -19,10 +19,10 @@ D, N, M = 10, 16, 11
 HOOK = {"layer": 19, "name": "resid_post"}
 
 
-def parameters(seed=0):
+def parameters(seed=0, specs=STANDARD):
     generator = torch.Generator().manual_seed(seed)
     return {
-        **initialize(STANDARD, D, N, "uniform", seed=seed),
+        **initialize(specs, D, N, "uniform", seed=seed),
         "b_enc": torch.randn(N, generator=generator) * 0.1,
         "b_dec": torch.randn(D, generator=generator) * 0.1,
     }
@@ -35,7 +35,7 @@ def rule(kind):
 
 def autoencoder(kind="competitive", normalize="layer", m=M):
     return SparseAutoencoder.from_training(
-        parameters(),
+        parameters(specs=rule(kind).weights),
         rule(kind),
         n_enabled=m,
         normalizer=Normalizer.from_statistics(normalize, D, mean_squared_norm=9.0, mean_norm=2.9),

@@ -13,7 +13,9 @@ D, N, M, B = 8, 20, 16, 10
 
 def build(name="topk", rows=10_000, **settings):
     chosen = FitSettings(kind=name, k=2, **settings)
-    return load_kind(name)(chosen.method, RunPlan(D, N, rows=rows))
+    kind = load_kind(name)(chosen.method, RunPlan(D, N, rows=rows))
+    kind.updates = rows  # late enough that latents may be dead
+    return kind
 
 
 def problem(seed=0):

@@ -125,8 +125,11 @@ def test_malformed_constants(name, constants):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"kind": "topk", "l1": 0.1}, r"l1 is a setting of the kinds competitive and relu, not of"),
-        ({"k": 8}, r"k is a setting of the kinds batchtopk and topk, not of competitive"),
+        (
+            {"kind": "topk", "l1": 0.1},
+            "the kinds competitive, gated, p-anneal, relu, not of",
+        ),
+        ({"k": 8}, "the kinds batchtopk, matryoshka-batchtopk, topk, not of"),
         (
             {"kind": "relu", "temperature": {"min": 0.1}},
             r"temperature is a setting of the kind com",

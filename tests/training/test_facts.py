@@ -9,9 +9,10 @@ from strict_json import read_strictly
 
 from cpsae.errors import SettingsError
 from cpsae.store.bound import norm_bound
-from cpsae.training.facts import Facts, find_facts, mean_normalized
+from cpsae.training.facts import Facts, find_facts
 from cpsae.training.member import new_trainable, refuse_unfit
 from cpsae.training.settings import FitSettings
+from cpsae.training.start import mean_normalized
 
 CPU = torch.device("cpu")
 
@@ -35,8 +36,8 @@ def facts_of(store, **values):
 def begun(store, **values):
     settings = FitSettings(batch_size=10, **values)
     facts = find_facts(store.training, settings, CPU)
-    mean = mean_normalized(store.training, facts) if settings.init == "tied" else None
-    return new_trainable(settings, facts, store.d, CPU, mean)
+    start = {} if settings.init == "uniform" else {"mean": mean_normalized(store.training, facts)}
+    return new_trainable(settings, facts, store.d, CPU, start)
 
 
 def test_b_dec_is_the_mean_of_the_normalised_rows_that_count(store, rows):

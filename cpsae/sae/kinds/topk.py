@@ -4,29 +4,11 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
-from cpsae.config import Count
-from cpsae.errors import SettingsError
-from cpsae.sae.dead_latents import ReviveSettings, RevivingKind
+from cpsae.sae.batch_topk import TopKSettings, fitting_k
+from cpsae.sae.dead_latents import RevivingKind
 from cpsae.sae.kind import Latents, RunPlan, Weights
-
-
-class TopKSettings(ReviveSettings):
-    """How many latents, and how dead ones are revived."""
-
-    k: Count = Field(32, ge=1)
-    """Latents a row."""
-
-
-def fitting_k(settings: TopKSettings, n: int) -> int:
-    """`k`. Raises SettingsError where it is above n."""
-    if settings.k > n:
-        raise SettingsError(
-            f"k = {settings.k} is above n_latents ({n}): take a smaller k or a larger dictionary"
-        )
-    return settings.k
 
 
 class TopK(RevivingKind):

@@ -1,0 +1,127 @@
+"""What the kinds that keep the largest latents of a batch have in common (Bussmann et al. 2024,
+arXiv 2412.06410).
+
+In training a batch keeps its k * B largest latents. At inference a row must not depend on its
+neighbours, so latents above a fixed threshold are kept: the running mean of the smallest latent
+that training batches kept.
+
+Names: B rows, D dimensions, M enabled features.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from cpsae.config import Count
+from cpsae.errors import SettingsError
+from cpsae.sae.dead_latents import ReviveSettings, RevivingKind
+from cpsae.sae.kind import Latents, RunPlan, Spec, Weights
+
+# About the last 100 batches: long enough to be steady, short enough to follow a run of 1,000 steps.
+_MOMENTUM = 0.99
+_MIN_FIRE_UNTIL = 0.9
+"""Part of the run after which none is forced any more, so that the threshold settles."""
+
+
+class TopKSettings(ReviveSettings):
+    """How many latents, and how dead ones are revived."""
+
+    k: Count = Field(32, ge=1)
+    """Latents a row."""
+
+
+def fitting_k(settings: TopKSettings, n: int) -> int:
+    """`k`. Raises SettingsError where it is above n."""
+    if settings.k > n:
+        raise SettingsError(
+            f"k = {settings.k} is above n_latents ({n}): take a smaller k or a larger dictionary"
+        )
+    return settings.k
+
+
+class BatchTopKSettings(TopKSettings):
+    """How many latents a row on average, and how rare features are kept alive."""
+
+    min_fire_every: Count = Field(0, ge=0)
+    """In every so many batches each feature fires on the row where it is largest, within the same
+    k * B (MinFire); 0: never."""
+
+
+class BatchTopKKind(RevivingKind):
+    """a = f where f is among the batch's k * B largest (training) or f > threshold (inference)."""
+
+    Settings = BatchTopKSettings
+    settings: BatchTopKSettings
+    inference_settings: ClassVar[tuple[str, ...]] = ("k",)
+    state: ClassVar[Mapping[str, Spec]] = {
+        **RevivingKind.state,
+        "threshold": Spec("", dtype=torch.float64, saved="threshold"),
+    }
+
+    def __init__(self, settings: BatchTopKSettings, plan: RunPlan) -> None:
+        """Raises SettingsError where k is above n."""
+        super().__init__(settings, plan)
+        self.k = fitting_k(settings, plan.n)
+
+    def encode(self, w: Weights, x: Tensor) -> Latents:
+        """x: (..., D)."""
+        f = F.linear(x, w["w_enc"], w["b_enc"]).relu()
+        kept = f.masked_fill(f <= self.tensors["threshold"].to(f.dtype), 0)
+        return Latents(raw=f, competed=kept)
+
+    def encode_batch(self, w: Weights, x_BD: Tensor) -> Latents:
+        """x: (B, D). `kept` is None where rare features were made to fire."""
+        pre = F.linear(x_BD, w["w_enc"], w["b_enc"])
+        f = pre.relu()
+        count = f.shape[0] * min(self.k, f.shape[1])
+        forces = self._forces()
+        order = _with_largest_first(f) if forces else f
+        indices = torch.topk(order.flatten(), count, sorted=False).indices
+        values = f.flatten()[indices]
+        kept = torch.zeros_like(f).flatten().scatter(0, indices, values).view_as(f)
+        return Latents(raw=f, competed=kept, pre=pre, kept=None if forces else values)
+
+    @torch.no_grad()
+    def after_step(self, step: int, rho: Tensor, latents: Latents) -> None:
+        """Take the batch's smallest kept latent into the threshold."""
+        super().after_step(step, rho, latents)
+        if latents.kept is None:
+            return
+        threshold, smallest = self.tensors["threshold"], latents.kept.min().double()
+        moved = torch.lerp(smallest, threshold, _MOMENTUM)
+        threshold.copy_(torch.where(threshold > 0, moved, smallest))
+
+    def schedule_lengths(self) -> dict[str, float]:
+        """When a latent is dead, and until when features are made to fire."""
+        forced = {"min_fire_every": self._forced_steps()} if self.settings.min_fire_every else {}
+        return {**super().schedule_lengths(), **forced}
+
+    @classmethod
+    def from_constants(cls, constants: Mapping[str, Any], d: int, n: int) -> Self:
+        """Takes `k` and `threshold`."""
+        kind = super().from_constants(constants, d, n)
+        if kind.tensors["threshold"] < 0:
+            raise ValueError(f"threshold is {constants['threshold']}, not 0 or more")
+        return kind
+
+    def _forces(self) -> bool:
+        every = self.settings.min_fire_every
+        return bool(every) and self.updates % every == 0 and self.updates < self._forced_steps()
+
+    def _forced_steps(self) -> float:
+        return _MIN_FIRE_UNTIL * self.plan.steps
+
+
+def _with_largest_first(f_BM: Tensor) -> Tensor:
+    """f, with infinity where a feature has its largest value of the batch, if that is above 0."""
+    largest = f_BM.max(dim=0)
+    order = f_BM.detach().clone()
+    features = torch.arange(f_BM.shape[1], device=f_BM.device)
+    order[largest.indices, features] = torch.where(largest.values > 0, torch.inf, 0.0).to(
+        f_BM.dtype
+    )
+    return order

@@ -1,0 +1,112 @@
+"""JumpReLU: a latent is kept where it is above its feature's own, learned threshold (Rajamanoharan
+et al. 2024, arXiv 2407.14435), with a target for L0 in place of a weight (Gemma Scope 2).
+
+Names: B rows, D dimensions, M enabled features.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from cpsae.config import Count
+from cpsae.sae.dead_latents import ReviveSettings, RevivingKind
+from cpsae.sae.kind import STANDARD, Latents, RunPlan, Spec, Weights
+from cpsae.sae.losses import Loss
+from cpsae.sae.precision import widen
+
+
+class JumpReLUSettings(ReviveSettings):
+    """What L0 is drawn to, and how thresholds get a gradient."""
+
+    target_l0: float = Field(32, gt=0)
+    """L0 that the penalty draws the batch to."""
+    l0_coefficient: float = Field(1.0, ge=0)
+    """Weight of the penalty (L0 / target_l0 - 1)^2."""
+    l0_warmup_steps: Count = Field(1000, ge=0)
+    """Steps in which that weight rises linearly from 0; shortened as the warm-up of lr is."""
+    bandwidth: float = Field(0.001, gt=0)
+    """Width of the kernel that lends the step at the threshold a gradient, in normalised units."""
+    input_gradient: bool = True
+    """Whether pre-activations get that gradient too; in the paper thresholds alone do."""
+
+
+class JumpReLU(RevivingKind):
+    """a = f where f is above the feature's threshold, else 0. The loss is squared error +
+    l0_coefficient * (L0 / target_l0 - 1)^2 + the loss on dead latents.
+
+    A threshold below 0 is as one of 0.
+    """
+
+    name = "jumprelu"
+    Settings = JumpReLUSettings
+    settings: JumpReLUSettings
+    weights: ClassVar[Mapping[str, Spec]] = {**STANDARD, "threshold": Spec("n", start=0.001)}
+
+    def __init__(self, settings: JumpReLUSettings, plan: RunPlan) -> None:
+        super().__init__(settings, plan)
+        self.warmup_steps = round(settings.l0_warmup_steps * plan.schedule_scale)
+
+    def encode(self, w: Weights, x: Tensor) -> Latents:
+        """x: (..., D)."""
+        f = F.linear(x, w["w_enc"], w["b_enc"]).relu()
+        return Latents(raw=f, competed=f.masked_fill(f <= w["threshold"].to(f.dtype), 0))
+
+    def encode_batch(self, w: Weights, x_BD: Tensor) -> Latents:
+        """The same, with a gradient for thresholds."""
+        pre = F.linear(x_BD, w["w_enc"], w["b_enc"])
+        wide = widen(pre)  # half precision has few values within the bandwidth
+        bandwidth, through = self.settings.bandwidth, self.settings.input_gradient
+        competed, gate = _Jump.apply(wide, w["threshold"], bandwidth, through)  # type: ignore[no-untyped-call]
+        return Latents(raw=wide.relu(), competed=competed, pre=pre, gate=gate)
+
+    def loss(self, w: Weights, x_BD: Tensor, latents: Latents, x_hat_BD: Tensor) -> Loss:
+        """Parts: mse, aux and penalty, (L0 / target_l0 - 1)^2."""
+        total, parts = super().loss(w, x_BD, latents, x_hat_BD)
+        assert latents.gate is not None, "encode_batch gives the gate"
+        l0 = latents.gate.sum() / len(x_BD)
+        penalty = (l0 / self.settings.target_l0 - 1).square()
+        risen = min(1.0, self.updates / self.warmup_steps) if self.warmup_steps else 1.0
+        weight = risen * self.settings.l0_coefficient
+        return Loss(total + weight * penalty, {**parts, "penalty": penalty})
+
+    def schedule_lengths(self) -> dict[str, float]:
+        """The rise of the penalty's weight, and when a latent is dead."""
+        return {**super().schedule_lengths(), "l0_warmup_steps": self.warmup_steps}
+
+    def begin(self, w: Weights, features: Tensor, directions_KD: Tensor, level_K: Tensor) -> None:
+        """Firing at their level, whatever thresholds begin with."""
+        super().begin(w, features, directions_KD, level_K)
+        w["b_enc"][features] += w["threshold"][features]
+
+
+class _Jump(torch.autograd.Function):
+    """z and theta -> z where z > max(theta, 0), else 0; and 1 there, else 0.
+
+    The jump at theta has the gradient of a ramp of the kernel's width (the pseudo-derivatives of
+    the paper's section 3 for theta; the same, with the other sign, for z).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, theta: Tensor, bandwidth: float, through: bool
+    ) -> tuple[Tensor, Tensor]:
+        """z: (B, M); theta: (M,)."""
+        level = theta.clamp_min(0)
+        gate = (z > level).to(z.dtype)
+        ctx.save_for_backward(z, level, gate)
+        ctx.bandwidth, ctx.through = bandwidth, through
+        return z * gate, gate
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """Gradients of the first two arguments."""
+        z, level, gate = ctx.saved_tensors
+        of_kept, of_gate = gradients
+        near = ((z - level).abs() < ctx.bandwidth / 2).to(z.dtype) / ctx.bandwidth
+        jump = near * (level * of_kept + of_gate)
+        of_z = of_kept * gate
+        return of_z + jump if ctx.through else of_z, -jump.sum(0), None, None

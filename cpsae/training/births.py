@@ -1,0 +1,85 @@
+"""When features begin anew: those that are enabled late, and those that are dead.
+
+Names: B rows, D dimensions, N features, M enabled features.
+"""
+
+import torch
+from torch import Tensor
+
+from cpsae.sae.births import BirthSettings, draw_directions, firing_level
+from cpsae.sae.kind import Latents, RunPlan
+from cpsae.training.optimizer import PrefixAdam
+from cpsae.training.rules import Objective
+
+_OF_A_RUN = 1_000_003
+"""What a run's seed is multiplied by, so that its births differ from those of the next seed."""
+
+
+class Births:
+    """Lets features begin anew after an update, along residuals of its batch."""
+
+    def __init__(
+        self, settings: BirthSettings, plan: RunPlan, seed: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.settings = settings
+        self.seed = seed
+        every = settings.revive_every
+        self.revive_every = max(1, round(every * plan.schedule_scale)) if every else 0
+        self.revive_until = round(settings.revive_until * plan.steps)
+        counted = plan.n if self.revive_every else 0
+        self.rows_since_fired_N = torch.zeros(counted, dtype=torch.int64, device=device)
+        """(N,), or (0,) where none is revived."""
+
+    def schedule_lengths(self) -> dict[str, float]:
+        """What hangs on the length of the run, as of a kind."""
+        if not self.revive_every:
+            return {}
+        return {"revive_every": self.revive_every, "revive_until": self.revive_until}
+
+    @torch.no_grad()
+    def after_update(
+        self,
+        step: int,
+        added: int,
+        x_BD: Tensor,
+        latents: Latents,
+        objective: Objective,
+        optimizer: PrefixAdam,
+    ) -> int:
+        """Give features of update `step` their beginning; how many.
+
+        x: the batch, normalised, and the latents (B, M) that it had; added: features that were
+        enabled after it. To look for dead features is to wait for the GPU.
+        """
+        m, born = latents.competed.shape[1], []
+        if self.revive_every:
+            fired_M = (latents.competed > 0).any(dim=0)
+            since_M = self.rows_since_fired_N[:m]
+            since_M.add_(len(x_BD)).masked_fill_(fired_M, 0)
+            if step % self.revive_every == 0 and step <= self.revive_until:
+                born.append((since_M >= self.revive_every * len(x_BD)).nonzero().squeeze(1))
+        if added and self.settings.new_features == "residual":
+            born.append(torch.arange(m, m + added, device=x_BD.device))
+        features = torch.cat(born) if born else torch.zeros(0, dtype=torch.int64)
+        if len(features):
+            self._begin(step, features, x_BD, m, objective, optimizer)
+        return len(features)
+
+    def _begin(
+        self,
+        step: int,
+        features: Tensor,
+        x_BD: Tensor,
+        m: int,
+        objective: Objective,
+        optimizer: PrefixAdam,
+    ) -> None:
+        generator = torch.Generator().manual_seed((self.seed * _OF_A_RUN + step) % 2**63)
+        residual_BD = x_BD - objective.reconstruct(optimizer.prefix(m), x_BD)
+        directions_KD = draw_directions(residual_BD, len(features), generator)
+        seen_BD = x_BD - optimizer.weights["b_dec"] if objective.center else x_BD
+        level_K = firing_level(seen_BD, directions_KD, self.settings.firing_share)
+        objective.kind.begin(optimizer.weights, features, directions_KD, level_K)
+        optimizer.forget(features)
+        if self.revive_every:
+            self.rows_since_fired_N[features] = 0
