@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from cpsae.training.settings import TrainSettings
 
 PAPER_STEPS = 4882
+_WIDTH = 16_384
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,14 @@ class Schedule:
     @classmethod
     def of(cls, settings: TrainSettings, vectors: int, batch_size: int, n: int = 0) -> "Schedule":
         """For a store of `vectors` training rows: one epoch is floor(vectors / batch_size).
-        n: features of the dictionary, which `lr = auto` depends on."""
+        n: features of the dictionary, which the rate of `lr_scaling = width` depends on."""
         steps = settings.steps or max(1, vectors // batch_size)
         scale = min(1.0, steps / PAPER_STEPS) if settings.scale_schedule else 1.0
         return cls(
             steps=steps,
             warmup_steps=round(settings.warmup_steps * scale),
             decay_steps=round(settings.lr_decay * steps),
-            lr=2e-4 * math.sqrt(16384 / n) if settings.lr == "auto" else settings.lr,
+            lr=settings.lr * (math.sqrt(_WIDTH / n) if settings.lr_scaling == "width" else 1),
             scale=scale,
         )
 

@@ -5,7 +5,7 @@ Where METHOD section 5 lists a reading of the paper, the field names it.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -68,8 +68,9 @@ class TrainSettings(Settings):
     """Updates; by default one epoch, floor(vectors / batch_size)."""
     optimizer: Literal["adamw", "adam"] = "adamw"
     """adamw decays the two matrices; adam decays nothing (reading 2)."""
-    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = 3e-4
-    """auto: 2e-4 * sqrt(16384 / n), as Gao et al. 2024 scale it."""
+    lr: float = Field(3e-4, gt=0)
+    lr_scaling: Literal["none", "width"] = "none"
+    """width: `lr` is that of 16,384 features, and goes with 1 / sqrt(n) (Gao et al. 2024)."""
     weight_decay: float = Field(0.01, ge=0)
     warmup_steps: Count = Field(1000, ge=0)
     """Steps in which the learning rate rises linearly from 0."""

@@ -63,7 +63,7 @@ CHOICES = {
     (L1Settings, "l1_on"): ("competed", "raw"),
     (FitSettings, "normalize"): ("layer", "layer-variance", "unit", "sqrt-d", "none"),
     (FitSettings, "mse_reduction"): ("sum", "mean"),
-    (FitSettings, "init"): ("tied", "uniform"),
+    (FitSettings, "init"): ("tied", "uniform", "data"),
     (CompetitionSettings, "over"): ("enabled", "active"),
 }
 

@@ -1,0 +1,80 @@
+"""MinFire: in some batches every feature fires once, within the same budget."""
+
+import pytest
+import torch
+
+from cpsae.sae.kind import RunPlan
+from cpsae.sae.kinds import load_kind
+from cpsae.training.settings import FitSettings
+
+D, N, B = 6, 20, 16
+
+
+def build(**settings):
+    kind = load_kind("batchtopk")
+    return kind(
+        FitSettings(kind="batchtopk", **settings).method, RunPlan(D, N, steps=100, rows=1600)
+    )
+
+
+def problem():
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        "w_enc": torch.randn(N, D, generator=generator),
+        "b_enc": torch.randn(N, generator=generator) - 1,
+        "w_dec": torch.randn(N, D, generator=generator),
+        "b_dec": torch.zeros(D),
+    }
+    weights["b_enc"][7] = -100
+    return weights, torch.randn(B, D, generator=generator)
+
+
+def test_every_feature_that_can_fire_fires_on_its_largest_row():
+    (weights, x), kind = problem(), build(k=3, min_fire_every=1)
+    latents = kind.encode_batch(weights, x)
+    f, a = latents.raw, latents.competed
+    assert int((a > 0).sum()) == 3 * B
+    assert torch.equal(a[a > 0], f[a > 0])
+    forced = set()
+    for feature in range(N):
+        row = int(f[:, feature].argmax())
+        if f[row, feature] > 0:
+            forced.add((row, feature))
+            assert a[row, feature] == f[row, feature]
+    assert {feature for _, feature in forced} == set(range(N)) - {7}
+    rest = sorted(
+        (float(f[r, c]) for r in range(B) for c in range(N) if (r, c) not in forced), reverse=True
+    )
+    kept = sorted(
+        (
+            float(a[r, c])
+            for r in range(B)
+            for c in range(N)
+            if a[r, c] > 0 and (r, c) not in forced
+        ),
+        reverse=True,
+    )
+    assert kept == rest[: 3 * B - len(forced)]
+
+
+def test_when_it_is_on():
+    kind = build(k=3, min_fire_every=4)
+    weights, x = problem()
+    forced = []
+    for updates in range(100):
+        kind.updates = updates
+        if kind.encode_batch(weights, x).kept is None:
+            forced.append(updates)
+    assert forced == [updates for updates in range(90) if updates % 4 == 0]
+    assert kind.schedule_lengths()["min_fire_every"] == 90
+
+
+def test_forced_latents_do_not_lower_the_threshold():
+    (weights, x), rho = problem(), torch.zeros((), dtype=torch.float64)
+    kind = build(k=3, min_fire_every=2)
+    for step in range(1, 5):  # updates 0 and 2 are forced
+        kind.updates = step - 1
+        kind.after_step(step, rho, kind.encode_batch(weights, x).detached())
+    plain = build(k=3)
+    expected = float(plain.encode_batch(weights, x).kept.min())
+    assert float(kind.tensors["threshold"]) == pytest.approx(expected, rel=1e-6)
