@@ -51,10 +51,12 @@ def draw_directions(candidates_RD: Tensor, count: int, generator: torch.Generato
 
 
 def firing_level(x_BD: Tensor, directions_KD: Tensor, share: float) -> Tensor:
-    """(K,) the value that a `share` of the rows' projections on each direction is above."""
+    """(K,) a value that a `share` of the rows' projections on each direction, but at least one of
+    several, is above: half-way between two of them, so that rounding decides nothing."""
     projected_BK = x_BD.float() @ directions_KD.T
-    rank = min(len(x_BD), max(1, round((1 - share) * len(x_BD))))
-    level_K: Tensor = projected_BK.kthvalue(rank, dim=0).values
+    below = min(len(x_BD) - 1, max(1, round((1 - share) * len(x_BD))))
+    values_BK = projected_BK.sort(dim=0).values
+    level_K: Tensor = (values_BK[below - 1] + values_BK[below]) / 2
     return level_K
 
 

@@ -36,15 +36,12 @@ def test_the_first_of_a_block_is_a_row_and_each_keeps_its_side():
     cosines = torch.nn.functional.normalize(x, dim=1) @ found.T
     first = cosines[:, 0].max()
     assert first.item() == pytest.approx(1, abs=1e-5)
-    drawn = cosines[:, 0].argmax()
-    order = [int(drawn)]
     for column in range(1, 8):  # Gram-Schmidt on some row gives this column, with its sign
         left = x.double().clone()
         basis = found[:column].double()
         left -= left @ basis.T @ basis
         fits = (torch.nn.functional.normalize(left, dim=1) @ found[column].double()).max()
         assert fits.item() == pytest.approx(1, abs=1e-4)
-        order.append(column)
 
 
 def test_rows_are_drawn_in_proportion_to_their_squared_length():

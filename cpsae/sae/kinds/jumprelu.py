@@ -99,7 +99,7 @@ class _Jump(torch.autograd.Function):
         gate = (z > level).to(z.dtype)
         ctx.save_for_backward(z, level, gate)
         ctx.bandwidth, ctx.through = bandwidth, through
-        return z * gate, gate
+        return z.relu() * gate, gate
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
