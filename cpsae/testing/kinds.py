@@ -128,6 +128,23 @@ class KindTests:
                     assert torch.equal(state.kind.tensors[name][enabled:], held[name][enabled:])
         assert state.enabling.n_enabled == N // 4 + 5 * (STEPS // 4)
 
+    def test_features_can_begin_anew(self, device: str) -> None:
+        state = self.trained(device)
+        weights, x = state.optimizer.weights, rows(50).to(device)
+        before = {name: weight.clone() for name, weight in weights.items()}
+        features = torch.tensor([1, 30], device=device)
+        others = [i for i in range(N) if i not in (1, 30)]
+        directions = torch.eye(D, device=device)[:2]
+        state.kind.begin(weights, features, directions, torch.full((2,), 0.1, device=device))
+        assert torch.equal(weights["w_enc"][features], directions)
+        assert torch.equal(weights["w_dec"][features], directions)
+        for name, spec in state.kind.weights.items():
+            rest = weights[name][others] if spec.per_feature else weights[name]
+            kept = before[name][others] if spec.per_feature else before[name]
+            assert torch.equal(rest, kept), name
+        fires = state.kind.encode(weights, x).raw[:, features] > 0
+        assert (fires == (x @ directions.T > 0.1)).double().mean() > 0.95
+
     def test_restored_from_a_checkpoint_it_goes_on_with_the_same_bits(self, device: str) -> None:
         straight, resumed = self.trained(device), self.trainable(device)
         tensors, state = self.trained(device, steps=STEPS // 2).state()
