@@ -15,10 +15,18 @@ from cpsae.cli.options import output_options, terminal_of, usage_errors
     help="Draw explained variance and CE-loss score against L0 into this .svg or .png.",
 )
 @click.option("--each", is_flag=True, help="Show every run, also those that differ in seeds alone.")
+@click.option(
+    "--columns", metavar="NAME,NAME", help="More figures of evaluation.json or summary.json."
+)
 @click.option("--markdown", is_flag=True, help="Print the table as Markdown.")
 @output_options
 def command(
-    runs: tuple[str, ...], out: str | None, each: bool, markdown: bool, **values: Any
+    runs: tuple[str, ...],
+    out: str | None,
+    each: bool,
+    columns: str | None,
+    markdown: bool,
+    **values: Any,
 ) -> None:
     """Put runs beside each other. RUN is a run, a sweep, or a folder of runs and sweeps.
 
@@ -30,7 +38,8 @@ def command(
         from cpsae.stages.compare import compare
 
         with usage_errors():
-            compared = compare(runs, out, each=each, on_event=terminal.on_event)
+            more = [name.strip() for name in columns.split(",")] if columns else []
+            compared = compare(runs, out, each=each, columns=more, on_event=terminal.on_event)
         if terminal.result(compared.as_json()):
             return
         if markdown:

@@ -1,7 +1,8 @@
 """Explained variance and CE-loss score against L0, as SVG or PNG."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cpsae.reporting.runs import Group
@@ -9,6 +10,7 @@ from cpsae.reporting.series import Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FORMATS = ("svg", "png")
 PANELS = {"explained_variance": "explained variance", "ce_loss_score": "CE-loss score"}
@@ -38,26 +40,39 @@ _WIDTH, _HEIGHT, _LEGEND_LINE = 8.0, 3.8, 0.19
 _NO_STAMP = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 
 
-def draw(series: Sequence[Series], file_format: str) -> bytes:
-    """A picture 800 pixels wide, the same bytes for the same series and matplotlib."""
+@contextmanager
+def own_style() -> Iterator[None]:
+    """How pictures look, whatever a user's matplotlibrc says."""
     import matplotlib
-    from matplotlib.figure import Figure
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+def as_bytes(figure: "Figure", file_format: str) -> bytes:
+    """A file of one of FORMATS: the same bytes for the same figure and matplotlib."""
+    content = io.BytesIO()
+    figure.savefig(content, format=file_format, metadata=_NO_STAMP[file_format])
+    return content.getvalue()
+
+
+def draw(series: Sequence[Series], file_format: str) -> bytes:
+    """A picture 800 pixels wide, a line a series."""
+    from matplotlib.figure import Figure
+
+    with own_style():
         columns = 3 if max((len(line.label) for line in series), default=0) < 32 else 2
         height = _HEIGHT + _LEGEND_LINE * -(-len(series) // columns)
         figure = Figure(figsize=(_WIDTH, height), dpi=_PIXELS_AN_INCH, layout="constrained")
         panels = figure.subplots(1, len(PANELS))
-        for axes, figure_name in zip(panels, PANELS, strict=True):
-            _panel(axes, series, figure_name)
+        for axes, name in zip(panels, PANELS, strict=True):
+            _panel(axes, series, name)
         handles = [_handle(number, line.label) for number, line in enumerate(series)]
         figure.legend(handles=handles, loc="outside lower center", ncols=columns)
         figure.suptitle(_meaning_of_bars(series), fontsize=8, color="#555555")
-        content = io.BytesIO()
-        figure.savefig(content, format=file_format, metadata=_NO_STAMP[file_format])
-        return content.getvalue()
+        return as_bytes(figure, file_format)
 
 
 def drawable(group: Group, name: str) -> bool:
@@ -89,8 +104,8 @@ def _panel(axes: "Axes", series: Sequence[Series], name: str) -> None:
 def _line(axes: "Axes", number: int, name: str, points: Sequence[Group]) -> None:
     x, y = _means(points, "l0"), _means(points, name)
     right, up = _bars(points, "l0", x), _bars(points, name, y)
-    look = {**_look(number), "elinewidth": 0.8, "capsize": 2}
-    drawn: Any = axes.errorbar(x, y, xerr=right, yerr=up, **look)
+    options = {**look(number), "elinewidth": 0.8, "capsize": 2}
+    drawn: Any = axes.errorbar(x, y, xerr=right, yerr=up, **options)
     drawn.lines[0].set_gid(f"{name}-{number}")
 
 
@@ -110,7 +125,8 @@ def _bars(points: Sequence[Group], name: str, means: Sequence[float]) -> list[li
     return [down, up]
 
 
-def _look(number: int) -> dict[str, Any]:
+def look(number: int) -> dict[str, Any]:
+    """Colour, marker and dashes of a picture's line by its number."""
     return {
         "color": _COLOURS[number % len(_COLOURS)],
         "marker": _MARKERS[number % len(_MARKERS)],
@@ -123,7 +139,7 @@ def _look(number: int) -> dict[str, Any]:
 def _handle(number: int, label: str) -> Any:
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], label=label, **_look(number))
+    return Line2D([], [], label=label, **look(number))
 
 
 def _meaning_of_bars(series: Sequence[Series]) -> str:

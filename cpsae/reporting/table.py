@@ -23,10 +23,12 @@ _ALWAYS = ("l0", "explained_variance", "ce_loss_score", "kl_score")
 
 
 def table(
-    groups: Sequence[Group], unfinished: Sequence[tuple[str, Run]]
+    groups: Sequence[Group], unfinished: Sequence[tuple[str, Run]], more: Sequence[str] = ()
 ) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows: a group a row, then runs without figures, by their names."""
+    """Headings and rows: a group a row, then runs without figures, by their names. `more` are
+    figures that get a column too."""
     figures = [name for name in FIGURES if name in _ALWAYS or any(g.spread(name) for g in groups)]
+    figures += [name for name in dict.fromkeys(more) if name not in figures]
     seeds = any(len(group.runs) > 1 for group in groups)
     headings = ["run", "preset", *(["seeds"] if seeds else []), "n", "steps", *figures]
     rows = []

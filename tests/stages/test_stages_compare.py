@@ -9,8 +9,9 @@ from run_files import write_run
 
 import cpsae
 from cpsae.errors import RunError, SettingsError
-from cpsae.stages.compare import compare, find_runs
+from cpsae.stages.compare import compare
 from cpsae.stages.fit import fit
+from cpsae.stages.found_runs import find_runs
 from cpsae.stages.sweep import sweep
 from cpsae.training.settings import FitSettings
 from cpsae.training.sweep import members, parse_axes
@@ -73,6 +74,16 @@ def test_each_run_a_row(runs):
     headings, rows = compare(runs).table()
     assert [row[headings.index("seeds")] for row in rows] == ["2", "2", "2", "1"]
     assert "±" in rows[0][headings.index("l0")] and "±" not in rows[3][headings.index("l0")]
+
+
+def test_more_columns(runs):
+    headings, rows = compare(runs, columns=["mse", "l0", "initial_loss"]).table()
+    assert headings[-2:] == ["mse", "initial_loss"] and headings.count("l0") == 1
+    assert rows[-1][-2] == f"{by_hand(runs / 'paper')['mse']:.4g}"
+    with pytest.raises(
+        SettingsError, match="--columns nothing: no run has such a figure; there are"
+    ):
+        compare(runs, columns=["nothing"])
 
 
 def test_json_is_what_the_table_shows(runs, tmp_path):
