@@ -134,7 +134,7 @@ def _refuse_unknown(columns: Sequence[str], groups: Sequence[Group]) -> None:
     for column in columns:
         if groups and column not in known:
             raise SettingsError(
-                f"--columns {column}: no run has such a figure; there are {', '.join(sorted(known))}"
+                f"--columns {column}: no run has this figure; there are {', '.join(sorted(known))}"
             )
 
 

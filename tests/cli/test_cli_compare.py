@@ -50,7 +50,7 @@ def test_markdown_and_json(command, runs) -> None:
         (["missing"], 1, "missing: no such folder; give"),
         (["runs", "--out", "p.pdf"], 2, r"--out p.pdf: expected a file name that ends in .svg or"),
         (["runs", "--markdown", "--json"], 2, "--markdown and --json: are two forms"),
-        (["runs", "--columns", "l0, x"], 2, "--columns x: no run has such a figure; there are"),
+        (["runs", "--columns", "l0, x"], 2, "--columns x: no run has this figure; there are"),
         ([], 2, "Missing argument 'RUN...'"),
     ],
 )

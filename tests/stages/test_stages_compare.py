@@ -80,9 +80,7 @@ def test_more_columns(runs):
     headings, rows = compare(runs, columns=["mse", "l0", "initial_loss"]).table()
     assert headings[-2:] == ["mse", "initial_loss"] and headings.count("l0") == 1
     assert rows[-1][-2] == f"{by_hand(runs / 'paper')['mse']:.4g}"
-    with pytest.raises(
-        SettingsError, match="--columns nothing: no run has such a figure; there are"
-    ):
+    with pytest.raises(SettingsError, match="--columns nothing: no run has this figure; there are"):
         compare(runs, columns=["nothing"])
 
 
