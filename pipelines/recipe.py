@@ -59,20 +59,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         recipe = _read(Recipe, options.recipe, HERE / options.recipe / "recipe.toml")
         size = _read(Size, options.size, HERE / "sizes" / f"{options.size}.toml")
-        fits = list(fit_commands(recipe, size, options))
+        return make(recipe, size, options)
     except CpsaeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def make(recipe: Recipe, size: Size, options: argparse.Namespace) -> int:
+    """Run what is not done yet. Without a store nothing is trained; else what fails is told at the
+    end, and the rest is made. Raises CpsaeError."""
+    fits = list(fit_commands(recipe, size, options))
     if options.store is None:
         code = run(extract_command(size, options))
         if code:
             return code
     failed = [command for command in fits if run(command)]
-    failed += [command for command in evaluations(size, options) if run(command)]
-    code = report(recipe, options)
-    for command in failed:
-        print(f"failed: cpsae {shlex.join(command)}", file=sys.stderr)
-    return 1 if failed else code
+    try:
+        failed += [command for command in evaluations(size, options) if run(command)]
+        report(recipe, options)
+    finally:
+        for command in failed:
+            print(f"failed: cpsae {shlex.join(command)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -145,8 +153,6 @@ def evaluations(size: Size, options: argparse.Namespace) -> Iterator[list[str]]:
     """`cpsae evaluate` through the language model for each finished run that was not yet."""
     from cpsae.stages.found_runs import find_runs, read_run
 
-    if not options.folder.is_dir():
-        return
     more = [text for key, value in size.evaluate.items() for text in _flag(key, value)]
     for path in find_runs([options.folder]):
         run = read_run(path)
@@ -154,8 +160,8 @@ def evaluations(size: Size, options: argparse.Namespace) -> Iterator[list[str]]:
             yield ["evaluate", str(path), "--model", "store", *more]
 
 
-def report(recipe: Recipe, options: argparse.Namespace) -> int:
-    """Write table.md, comparison.json, comparison.svg and course.svg."""
+def report(recipe: Recipe, options: argparse.Namespace) -> None:
+    """Write table.md, comparison.json, comparison.svg and course.svg. Raises CpsaeError."""
     from course import draw_course
 
     from cpsae.durable import write_atomic
@@ -164,26 +170,19 @@ def report(recipe: Recipe, options: argparse.Namespace) -> int:
     from cpsae.stages.compare import compare
 
     folder = options.folder
-    try:
-        compared = compare(
-            folder,
-            folder / "comparison.svg",
-            columns=recipe.columns,
-            on_event=lambda event: print(event.text) if isinstance(event, Note) else None,
-        )
-        write_atomic(folder / "table.md", f"{compared.markdown()}\n".encode())
-        write_object(folder / "comparison.json", compared.as_json())
-        paths = {
-            run.path.relative_to(folder).as_posix(): run.path for run in compared.runs.values()
-        }
-        drawn = {name: paths[first] for name in recipe.course if (first := _first(name, paths))}
-        if drawn:
-            draw_course(drawn, folder / "course.svg")
-    except CpsaeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    compared = compare(
+        folder,
+        folder / "comparison.svg",
+        columns=recipe.columns,
+        on_event=lambda event: print(event.text) if isinstance(event, Note) else None,
+    )
+    write_atomic(folder / "table.md", f"{compared.markdown()}\n".encode())
+    write_object(folder / "comparison.json", compared.as_json())
+    paths = {run.path.relative_to(folder).as_posix(): run.path for run in compared.runs.values()}
+    drawn = {name: paths[first] for name in recipe.course if (first := _first(name, paths))}
+    if drawn:
+        draw_course(drawn, folder / "course.svg")
     print(compared.markdown())
-    return 0
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -297,3 +297,10 @@ def test_without_a_store_nothing_is_fitted(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(recipe, "run", run)
     assert recipe.main(["paper", "--out", str(tmp_path)]) == 1
     assert done == ["extract"]
+
+
+def test_all_fits_fail(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(recipe, "run", lambda command: int(command[0] == "fit"))
+    assert recipe.main(["paper", "--out", str(tmp_path)]) == 1
+    *failed, last = capsys.readouterr().err.splitlines()
+    assert len(failed) == 2 and last.startswith(f"error: {tmp_path / 'paper'}: no such folder")
