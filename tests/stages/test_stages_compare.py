@@ -11,7 +11,6 @@ import cpsae
 from cpsae.errors import RunError, SettingsError
 from cpsae.stages.compare import compare
 from cpsae.stages.fit import fit
-from cpsae.stages.found_runs import find_runs
 from cpsae.stages.sweep import sweep
 from cpsae.training.settings import FitSettings
 from cpsae.training.sweep import members, parse_axes
@@ -158,27 +157,6 @@ def test_what_is_not_finished_is_listed(runs, tmp_path):
     assert dict(zip(headings, rows[2], strict=True))["steps"] == "70"
     assert heard_of(tmp_path)[0].startswith("not finished: begun; the command that began a run")
     assert [run.figures for run in compare(tmp_path / "begun").runs.values()] == [{}]
-
-
-def test_where_runs_are_looked_for(tmp_path):
-    """Below a folder: not in runs, stores, hidden or set-aside folders, nor twice through links."""
-    write_run(tmp_path / "x/deep/a", summary={"l0": 1.0})
-    write_run(tmp_path / "x/deep/a/finished/step-000010", summary={"l0": 1.0})
-    write_run(tmp_path / "x/a.old-1", summary={"l0": 1.0})
-    write_run(tmp_path / "x/.hidden", summary={"l0": 1.0})
-    write_run(tmp_path / "acts.zarr/inside", summary={"l0": 1.0})
-    (tmp_path / "acts.zarr/zarr.json").write_text("{}")
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/config.json").write_text('{"hidden_size": 8}')
-    (tmp_path / "x/round").symlink_to(tmp_path)
-    write_run(tmp_path / "elsewhere/b", summary={"l0": 1.0})
-    (tmp_path / "y").mkdir()
-    (tmp_path / "y/linked").symlink_to(tmp_path / "elsewhere/b")
-    assert find_runs([tmp_path / "x/deep"]) == [tmp_path / "x/deep/a"]
-    found = [path.resolve() for path in find_runs([tmp_path])]
-    assert found == [tmp_path / "elsewhere/b", tmp_path / "x/deep/a"]
-    assert find_runs([tmp_path / "y"]) == [tmp_path / "y/linked"]
-    assert find_runs([tmp_path / "x/a.old-1"]) == [tmp_path / "x/a.old-1"]  # named, so wanted
 
 
 def test_runs_of_0_1():
