@@ -232,6 +232,11 @@ def _busy(folder: Path, descriptor: int, what: str) -> BusyError:
     )
 
 
+def is_aside(folder: Path) -> bool:
+    """Whether `set_aside` gave a folder its name."""
+    return re.search(r"\.old-\d+$", folder.name) is not None
+
+
 def set_aside(folder: Path, what: str) -> Path:
     """Rename `folder` to the first free `<name>.old-N` and return the new path. Of a link, what it
     leads to is renamed, and the link stays.

@@ -116,13 +116,16 @@ class Terminal:
             table.add_row(Text(name, style=_STYLES["name"]), Text(shown(value)))
         self.out.print(table)
 
-    def grid(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Several things with the same figures on standard output, one a row; names come first."""
+    def grid(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], names: int = 1
+    ) -> None:
+        """Several things with the same figures on standard output, one a row; the first columns,
+        as many as `names`, are no figures."""
         table = Table(title=title, title_justify="left", box=None)
         for number, column in enumerate(columns):
             table.add_column(
                 column,
-                justify="right" if number else "left",
+                justify="left" if number < names else "right",
                 header_style="",
                 style="" if number else _STYLES["name"],
             )

@@ -13,7 +13,8 @@ from cpsae.training.settings import FeedSettings, FitSettings
 MOST_MEMBERS = 256
 _SHARED = (*FeedSettings.model_fields, "steps")
 """Keys that the feed or the length of the run owns: all runs of a sweep have them in common."""
-_OF_THE_MACHINE = ("device", "log_every", "checkpoint_every", "keep_checkpoints")
+OF_THE_MACHINE = ("device", "log_every", "checkpoint_every", "keep_checkpoints")
+"""Keys that say how runs are made, not what they are."""
 
 
 class Value(NamedTuple):
@@ -94,7 +95,7 @@ def _refuse_key(key: str, axes: Axes) -> None:
             f"--sweep {key}: all runs of a sweep share one feed and one number of steps; run one "
             f"sweep for each {key}, with --set {key}=VALUE"
         )
-    if key in _OF_THE_MACHINE:
+    if key in OF_THE_MACHINE:
         raise SettingsError(
             f"--sweep {key}: says how runs are made, not what they are; give it with --set"
         )

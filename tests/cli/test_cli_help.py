@@ -12,7 +12,7 @@ from cpsae.config import ExtractSettings, parse_count
 from cpsae.config.resolve import defaults
 from cpsae.training.settings import FitSettings
 
-HEAVY = ("torch", "pydantic", "zarr", "numpy", "transformers", "rich")
+HEAVY = ("torch", "pydantic", "zarr", "numpy", "transformers", "rich", "matplotlib")
 
 
 @pytest.mark.parametrize("name", ["", *_COMMANDS])

@@ -1,0 +1,1 @@
+"""Runs beside each other: what is alike, a table, a picture."""
