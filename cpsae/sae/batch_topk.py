@@ -46,6 +46,10 @@ def fitting_k(settings: TopKSettings, n: int) -> int:
 class BatchTopKSettings(TopKSettings):
     """How many latents a row on average, and how rare features are kept alive."""
 
+    k_start: float = Field(1.0, ge=1)
+    """Times k that a row has at first; from there it falls to k, evenly in its logarithm."""
+    k_until: float = Field(0.5, gt=0, le=1)
+    """Part of the run after which it is k."""
     min_fire_every: Count = Field(0, ge=0)
     """In every so many batches each feature fires on the row where it is largest, within the same
     k * B (MinFire); 0: never."""
@@ -77,7 +81,7 @@ class BatchTopKKind(RevivingKind):
         """x: (B, D). `kept` is None where rare features were made to fire."""
         pre = F.linear(x_BD, w["w_enc"], w["b_enc"])
         f = pre.relu()
-        count = f.shape[0] * min(self.k, f.shape[1])
+        count = min(round(f.shape[0] * self.budget(self.updates)), f.numel())
         forces = self._forces()
         order = _with_largest_first(f) if forces else f
         indices = torch.topk(order.flatten(), count, sorted=False).indices
@@ -95,10 +99,16 @@ class BatchTopKKind(RevivingKind):
         moved = torch.lerp(smallest, threshold, _MOMENTUM)
         threshold.copy_(torch.where(threshold > 0, moved, smallest))
 
+    def budget(self, updates: int) -> float:
+        """Latents a row of the update after so many."""
+        done = min(1.0, updates / max(self._falling_steps(), 1))
+        return float(self.k * self.settings.k_start ** (1 - done))
+
     def schedule_lengths(self) -> dict[str, float]:
-        """When a latent is dead, and until when features are made to fire."""
+        """When a latent is dead, until when k falls and until when features are made to fire."""
+        falling = {"k_until": self._falling_steps()} if self.settings.k_start > 1 else {}
         forced = {"min_fire_every": self._forced_steps()} if self.settings.min_fire_every else {}
-        return {**super().schedule_lengths(), **forced}
+        return {**super().schedule_lengths(), **falling, **forced}
 
     @classmethod
     def from_constants(cls, constants: Mapping[str, Any], d: int, n: int) -> Self:
@@ -111,6 +121,9 @@ class BatchTopKKind(RevivingKind):
     def _forces(self) -> bool:
         every = self.settings.min_fire_every
         return bool(every) and self.updates % every == 0 and self.updates < self._forced_steps()
+
+    def _falling_steps(self) -> float:
+        return self.settings.k_until * self.plan.steps
 
     def _forced_steps(self) -> float:
         return _MIN_FIRE_UNTIL * self.plan.steps

@@ -78,3 +78,21 @@ def test_forced_latents_do_not_lower_the_threshold():
     plain = build(k=3)
     expected = float(plain.encode_batch(weights, x).kept.min())
     assert float(kind.tensors["threshold"]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_budget_falls_to_k():
+    kind = build(k=2, k_start=4.0, k_until=0.5)
+    assert [kind.budget(updates) for updates in (0, 50, 99)] == [8.0, 2.0, 2.0]
+    assert kind.budget(25) == pytest.approx(4.0)  # half-way in its logarithm
+    assert kind.schedule_lengths()["k_until"] == 50
+    weights, x = problem()
+    for updates, kept in [(0, 8), (25, 4), (60, 2)]:
+        kind.updates = updates
+        assert int((kind.encode_batch(weights, x).competed > 0).sum()) == kept * B
+    assert build(k=2).budget(0) == 2
+
+
+def test_a_budget_above_what_there_is_keeps_all():
+    (weights, x), kind = problem(), build(k=15, k_start=100.0)
+    latents = kind.encode_batch(weights, x)
+    assert torch.equal(latents.competed, latents.raw)
