@@ -86,6 +86,7 @@ def test_the_budget_falls_to_k():
     assert kind.budget(25) == pytest.approx(4.0)  # half-way in its logarithm
     assert kind.schedule_lengths()["k_until"] == 50
     weights, x = problem()
+    weights["b_enc"] += 10  # all are above 0
     for updates, kept in [(0, 8), (25, 4), (60, 2)]:
         kind.updates = updates
         assert int((kind.encode_batch(weights, x).competed > 0).sum()) == kept * B
