@@ -41,7 +41,8 @@ def intervals(sums_UC: Sums, figures: Figures) -> dict[str, list[float] | None]:
         counts = [
             np.bincount(random.integers(units, size=units), minlength=units) for _ in range(draws)
         ]
-        totals.append(np.stack(counts).astype(np.float64) @ sums_UC)
+        with np.errstate(invalid="ignore"):  # a sum that is not defined gives no value
+            totals.append(np.stack(counts).astype(np.float64) @ sums_UC)
     values = figures(np.concatenate(totals)) if totals else figures(sums_UC)
     return {name: _middle(found) for name, found in values.items()}
 

@@ -12,7 +12,7 @@ from tiny import TOKENS
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "extraction"))
 
-from families import CONFIGS, save
+from families import CONFIGS
 
 from cpsae.config import ExtractSettings
 from cpsae.stages.extract import extract
@@ -28,16 +28,19 @@ class Made(NamedTuple):
     model: Path
 
 
-def save_causal(kind: str, folder: Path, tokenizer_of: Path, bos: bool = True) -> Path:
+def save_whole(kind: str, folder: Path, tokenizer_of: Path, bos: bool) -> Path:
     """A model of this family with its head, every weight random; without `bos` its tokenizer has
     none."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_of)
     config = CONFIGS[kind](len(tokenizer))
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    masked = kind == "bert"
+    auto = transformers.AutoModelForMaskedLM if masked else transformers.AutoModelForCausalLM
+    model = auto.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape) * 0.2)
+            parameter.copy_(torch.randn(parameter.shape) * 0.3)
+        model.get_output_embeddings().weight.mul_(4)  # predictions that are far from uniform
     model.save_pretrained(folder)
     if not bos:
         tokenizer.bos_token = None
@@ -53,9 +56,7 @@ def causal(gemma: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
     def make(kind: str, bos: bool = True) -> Path:
         if (kind, bos) not in made:
             folder = tmp_path_factory.mktemp(kind)
-            make_it = save if kind == "bert" else save_causal
-            more = {} if kind == "bert" else {"bos": bos}
-            made[kind, bos] = make_it(kind, folder, gemma, **more)
+            made[kind, bos] = save_whole(kind, folder, gemma, bos)
         return made[kind, bos]
 
     return make
@@ -76,11 +77,21 @@ def trained(
         if name not in made:
             folder = tmp_path_factory.mktemp("trained")
             model = causal(kind, bos)
-            values = {"model": str(model), "dataset": str(corpus), "store": str(folder / "a.zarr")}
+            values: dict[str, Any] = {
+                "model": str(model),
+                "dataset": str(corpus),
+                "store": str(folder / "a.zarr"),
+            }
             values |= {"layer": 1, "tokens": TOKENS, "vectors": 3000, "device": "cpu"}
             values |= {"store_dtype": "float32", **changes}
             store = extract(ExtractSettings.model_validate(values)).path
-            settings = {"steps": 30, "batch_size": 64, "device": "cpu", "lr": 3e-3, "n_latents": 48}
+            settings: dict[str, Any] = {
+                "steps": 30,
+                "batch_size": 64,
+                "device": "cpu",
+                "lr": 3e-3,
+                "n_latents": 48,
+            }
             settings |= {"max_norm": 1.05, **(fitting or {})}
             done = fit(store, FitSettings.model_validate(settings), out=folder / "run")
             assert isinstance(done, FitResult)
