@@ -130,17 +130,19 @@ def _context_values(
 ) -> Tensor:
     """What each context adds to the sums: (B, C) float64."""
     assert store.manifest.contexts is not None, "context_numbers refuses stores without"
-    tokens = torch.from_numpy(tokens_BT).to(model.device).long()
-    text = torch.from_numpy(~special.among(tokens_BT)).to(model.device)
-    ours = text.clone()
-    ours[:, : store.manifest.contexts.first_position] = False
+    is_text = ~special.among(tokens_BT)
+    has_rows = np.arange(tokens_BT.shape[1]) >= store.manifest.contexts.first_position
+    tokens, text, ours = (
+        torch.from_numpy(values).to(model.device)
+        for values in (tokens_BT.astype(np.int64), is_text, is_text & has_rows)
+    )
     clean = model.logits(tokens)
     everywhere = torch.ones_like(text)
     ce_clean, _ = _compare(clean, clean, tokens)
     ce_sae, kl_sae = _compare(clean, model.logits(tokens, _by_sae(sae, ours)), tokens)
     ce_zero, kl_zero = _compare(clean, model.logits(tokens, _by_zeros(ours)), tokens)
     their_sae = (ce_sae, kl_sae)
-    if not np.array_equal(ours.cpu(), text.cpu()):
+    if (is_text & ~has_rows).any():
         their_sae = _compare(clean, model.logits(tokens, _by_sae(sae, text)), tokens)
     their_zero = _compare(clean, model.logits(tokens, _by_zeros(everywhere)), tokens)
     predicting, their_predicting = ours[:, :-1], text[:, :-1]
