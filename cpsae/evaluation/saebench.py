@@ -62,13 +62,12 @@ class SaeBenchSums:
         counted = ~piece.special
         if not counted.any():
             return
-        values = _row_values(x_BD.double(), x_hat_BD.double(), a_BN, batch)
-        self._sums.add(piece.units, counted, values)
-        self._fired.update(a_BN > 0, counted)
-        keep = torch.from_numpy(counted).to(x_BD.device)[:, None]
         x, x_hat = x_BD.double(), x_hat_BD.double()
-        both = torch.stack([x_hat.square(), x * x_hat]).sum(2)
-        self._bias += torch.where(keep.T, both, 0).sum(1)
+        self._sums.add(piece.units, counted, _row_values(x, x_hat, a_BN, batch))
+        self._fired.update(a_BN > 0, counted)
+        keep = torch.from_numpy(counted).to(x.device)
+        above_and_below = torch.stack([x_hat.square().sum(1), (x * x_hat).sum(1)])
+        self._bias += torch.where(keep, above_and_below, 0.0).sum(1)
 
     def end_batch(self, batch: Batch) -> None:
         """The batch's last slice was taken in."""
