@@ -109,11 +109,11 @@ class Terminal:
         """A line on standard output of pieces with their meaning: a key of the styles above."""
         self.out.print(Text.assemble(*((text, _STYLES[style]) for text, style in spans)))
 
-    def table(self, title: str, rows: Sequence[tuple[str, Any]]) -> None:
-        """Names and values on standard output."""
+    def table(self, title: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Names, each with its values, on standard output."""
         table = Table(title=title, title_justify="left", show_header=False, box=None)
-        for name, value in rows:
-            table.add_row(Text(name, style=_STYLES["name"]), Text(shown(value)))
+        for name, *values in rows:
+            table.add_row(Text(name, style=_STYLES["name"]), *(Text(shown(v)) for v in values))
         self.out.print(table)
 
     def grid(

@@ -1,1 +1,2 @@
-"""How good an autoencoder is: metrics from the store's held-out part, and what features fire on."""
+"""How good an autoencoder is: metrics of the store's held-out part, what its reconstructions do to
+the language model, and what features fire on."""

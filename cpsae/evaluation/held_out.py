@@ -1,22 +1,25 @@
 """How well an autoencoder does on a store's held-out rows (METHOD section 6)."""
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from cpsae.errors import StoreError
+from cpsae.evaluation.bootstrap import RESAMPLES, SEED, Sums, intervals
+from cpsae.evaluation.rows import HeldOutRows, RowSlice
+from cpsae.evaluation.saebench import PREFIX, Batch, SaeBenchSums
+from cpsae.evaluation.special_tokens import SpecialTokens
+from cpsae.evaluation.sums import SumsByUnit
 from cpsae.events import Advanced, Finished, OnEvent, Started, ignore
 from cpsae.sae.autoencoder import SparseAutoencoder
-from cpsae.sae.metrics import Metrics, ReconstructionMetrics, decoder_cosine
-from cpsae.store import Store, StorePart
+from cpsae.sae.metrics import COLUMNS, FiringCounts, decoder_cosine, figures, row_values
+from cpsae.store import Store
 from cpsae.tensors import tensor_of
-
-_BATCH_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -25,14 +28,21 @@ class HeldOutResult:
 
     metrics: dict[str, float | int | None]
     """Flat: what summary.json holds of it. None where a value is not defined: JSON has no NaN."""
+    intervals: dict[str, list[float] | None]
+    """[low, high] of those that are means over rows, or ratios of means, by `<name>_ci`."""
+    saebench: dict[str, float | int | None]
+    """SAEBench's own figures, by `saebench/<name>`."""
     density_edges: list[float]
     density_counts: list[int]
     """Histogram of log10 firing rates of the features that fired at all."""
+    basis: dict[str, Any] = field(default_factory=dict)
+    """What the figures are of: how many contexts, and which tokens are special."""
 
     def as_json(self) -> dict[str, Any]:
         """What evaluation.json holds."""
         density = {"log10_edges": self.density_edges, "features": self.density_counts}
-        return {**self.metrics, "density": density}
+        figures = {**self.metrics, **self.intervals, **self.saebench}
+        return {**figures, **self.basis, "density": density}
 
 
 def measure(
@@ -41,16 +51,20 @@ def measure(
     norm_bound: float = math.inf,
     on_event: OnEvent = ignore,
     should_stop: Callable[[], bool] = lambda: False,
+    *,
+    contexts: int | None = None,
+    special: SpecialTokens | None = None,
 ) -> list[HeldOutResult] | None:
     """One pass over the evaluation part for all `saes`, which are on one device; None where
     `should_stop` said so on the way.
 
-    Rows whose norm is over `norm_bound` count nowhere but in `explained_variance_all_rows`.
-    Raises StoreError where nothing is held out or d differs.
+    Rows whose norm is over `norm_bound` count nowhere but in `explained_variance_all_rows` and in
+    SAEBench's figures, which leave out rows of `special` tokens (by default those that the store
+    was packed with). contexts: the first of them alone. Raises StoreError where nothing is held out
+    or d differs; SettingsError where there are no contexts to choose from.
     """
-    part = store.evaluation
-    if part is None or not part.chunks:
-        raise StoreError(f"{store.path}: holds no evaluation rows; extract or write some")
+    special = special or SpecialTokens.of_store(store.manifest)
+    held_out = HeldOutRows(store, special, contexts)
     for sae in saes:
         if store.d != sae.d:
             raise StoreError(
@@ -58,48 +72,110 @@ def measure(
                 "give the store that it was trained on, or one of the same model and layer"
             )
     device = saes[0].W_enc.device
-    sums = [(Metrics(sae.n_latents, device), ReconstructionMetrics()) for sae in saes]
-    on_event(Started("evaluate", part.vectors, "row", kept=False))
+    means = held_out.mean(norm_bound), held_out.mean(math.inf)
+    around = tuple(torch.from_numpy(mean).to(device) for mean in means)
+    measured = [_Measured(sae, held_out.units, norm_bound, around) for sae in saes]
+    on_event(Started("evaluate", held_out.rows, "row", kept=False))
     done = 0
-    for rows, norms in _batches(part):
-        if should_stop():
-            return None
-        x = tensor_of(rows).to(device).float()
-        keep = torch.from_numpy(norms <= np.float64(norm_bound)).to(device)
-        for sae, (counted, all_rows) in zip(saes, sums, strict=True):
-            a = sae.encode(x)
-            x_hat = sae.decode(a, like=x)
-            all_rows.update(x, x_hat)
-            counted.update(x[keep], x_hat[keep], a[keep])
-        done += len(rows)
-        on_event(Advanced(done))
+    for _, batch in itertools.groupby(held_out.slices(), lambda piece: piece.batch):
+        slices = list(batch)
+        known = Batch(slices, device)
+        for piece in slices:
+            if should_stop():
+                return None
+            x = tensor_of(piece.rows).to(device).float()
+            for each in measured:
+                each.update(piece, known, x)
+            done += len(piece.rows)
+            on_event(Advanced(done))
+        for each in measured:
+            each.saebench.end_batch(known)
     on_event(Finished())
-    return [_result(sae, *both) for sae, both in zip(saes, sums, strict=True)]
-
-
-def _batches(part: StorePart) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.float32]]]:
-    """Rows (B, d) with their norms (B,)."""
-    for chunk in part.chunks:
-        rows, norms = part.rows(chunk), part.norms(chunk)
-        for start in range(0, len(rows), _BATCH_ROWS):
-            yield rows[start : start + _BATCH_ROWS], norms[start : start + _BATCH_ROWS]
+    return [each.result(_basis(held_out)) for each in measured]
 
 
 def nothing_held_out(sae: SparseAutoencoder) -> HeldOutResult:
     """The result where there is no row to measure: None for all that rows say."""
-    return _result(sae, Metrics(sae.n_latents), ReconstructionMetrics())
+    nowhere = torch.zeros(sae.d, dtype=torch.float64)
+    return _Measured(sae, 0, math.inf, (nowhere, nowhere)).result({})
 
 
-def _result(
-    sae: SparseAutoencoder, counted: Metrics, all_rows: ReconstructionMetrics
-) -> HeldOutResult:
-    values = {
-        **counted.result(),
-        "explained_variance_all_rows": all_rows.result()["explained_variance"],
-        "decoder_cosine": decoder_cosine(sae.W_dec, sae.n_enabled),
-        "evaluation_rows": counted.rows,
-        "evaluation_skipped_rows": all_rows.rows - counted.rows,
+def _basis(held_out: HeldOutRows) -> dict[str, Any]:
+    over = "contexts" if held_out.of_contexts else "rows"
+    return {
+        "evaluation_contexts": held_out.units if held_out.of_contexts else None,
+        "special_tokens": held_out.special.as_json(),
+        "bootstrap": {"over": over, "resamples": RESAMPLES, "seed": SEED},
     }
-    edges, counts = counted.latents.density()
-    defined = {name: value if math.isfinite(value) else None for name, value in values.items()}
-    return HeldOutResult(defined, edges, counts)
+
+
+class _Measured:
+    """The sums of one autoencoder."""
+
+    def __init__(
+        self,
+        sae: SparseAutoencoder,
+        units: int,
+        norm_bound: float,
+        means: tuple[torch.Tensor, ...],
+    ) -> None:
+        """means: (D,) float64 on the autoencoder's device, of the rows that count and of all."""
+        self._sae = sae
+        self._bound = np.float64(norm_bound)
+        self._mean, self._mean_of_all = means
+        self._counted = SumsByUnit(units, len(COLUMNS))
+        self._all_rows = SumsByUnit(units, len(COLUMNS))
+        self._fired = FiringCounts(sae.n_latents, sae.W_enc.device)
+        self.saebench = SaeBenchSums(sae, units)
+
+    @torch.no_grad()
+    def update(self, piece: RowSlice, batch: Batch, x_BD: torch.Tensor) -> None:
+        """Take in the rows of a slice."""
+        a = self._sae.encode(x_BD)
+        x_hat = self._sae.decode(a, like=x_BD)
+        counted = piece.norms <= self._bound
+        values = row_values(x_BD, x_hat, a, self._mean)
+        self._counted.add(piece.units, counted, values)
+        values[:, COLUMNS.index("spread")] = (x_BD.double() - self._mean_of_all).square().sum(1)
+        self._all_rows.add(piece.units, np.ones_like(counted), values)
+        self._fired.update(a != 0, counted)
+        self.saebench.update(piece, batch, x_BD, x_hat, a)
+
+    def result(self, basis: dict[str, Any]) -> HeldOutResult:
+        """What they come to."""
+        sums = np.hstack([self._counted.result(), self._all_rows.result(), self.saebench.sums])
+        rows = int(self._counted.result()[:, 0].sum())
+        skipped = int(self._all_rows.result()[:, 0].sum()) - rows
+        values = {name: float(value) for name, value in self._figures(sums.sum(0)).items()}
+        ours = {
+            **{name: value for name, value in values.items() if not name.startswith(PREFIX)},
+            **self._fired.result(),
+            "decoder_cosine": decoder_cosine(self._sae.W_dec, self._sae.n_enabled),
+            "evaluation_rows": rows,
+            "evaluation_skipped_rows": skipped,
+        }
+        theirs = {name: value for name, value in values.items() if name.startswith(PREFIX)}
+        found = intervals(sums, self._figures)
+        return HeldOutResult(
+            defined(ours),
+            {f"{name}_ci": middle for name, middle in found.items()},
+            defined({**theirs, **self.saebench.others()}),
+            *self._fired.density(),
+            basis,
+        )
+
+    def _figures(self, sums: Sums) -> dict[str, Sums]:
+        """All that is a mean over rows, or a ratio of means, from the sums of everything."""
+        width, d = len(COLUMNS), self._sae.d
+        counted, all_rows = sums[..., :width], sums[..., width : 2 * width]
+        everywhere = figures(all_rows, d)["explained_variance"]
+        return {
+            **figures(counted, d),
+            "explained_variance_all_rows": everywhere,
+            **self.saebench.figures(sums[..., 2 * width :]),
+        }
+
+
+def defined(values: Mapping[str, float | int]) -> dict[str, float | int | None]:
+    """None in place of what is not finite."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

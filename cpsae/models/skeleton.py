@@ -1,6 +1,6 @@
 """A whole model built from its config on the meta device, and where its parts are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,6 +28,8 @@ _CLASSES: tuple[Any, ...] = (
     AutoModelForImageTextToText,
 )
 """Where a model's class is looked for, in this order."""
+_WITH_HEAD: tuple[Any, ...] = (AutoModelForCausalLM, AutoModelForImageTextToText)
+"""Where the class of one that predicts the next token is."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,15 @@ class Skeleton:
 
 
 def build_skeleton(
-    source: ModelSource, attention: str = "auto", as_saved: bool = False
+    source: ModelSource, attention: str = "auto", as_saved: bool = False, head: bool = False
 ) -> Skeleton:
     """Build the whole model on the meta device and find its language model and its blocks.
 
     It is the base model (no head) where transformers has a class for it; with `as_saved` it is the
-    class that the checkpoint was saved from, where transformers knows it. `attention`: auto (eager
-    where logits are soft-capped, else sdpa where the model has it, else eager) or an implementation
-    of transformers. Raises ModelError as `describe` does.
+    class that the checkpoint was saved from, where transformers knows it; with `head` the one that
+    predicts the next token. `attention`: auto (eager where logits are soft-capped, else sdpa where
+    the model has it, else eager) or an implementation of transformers. Raises ModelError as
+    `describe` does, and where there is no such class.
     """
     with model_errors(source.name, "reading its config"):
         config = AutoConfig.from_pretrained(source.path, **source.arguments)
@@ -57,7 +60,8 @@ def build_skeleton(
         raise ModelError(
             f"model {source.name}: has attention soft-capping, which sdpa cannot do; take eager"
         )
-    build = partial(_on_meta, source, config, as_saved)
+    classes = _WITH_HEAD if head else _CLASSES
+    build = partial(_on_meta, source, config, as_saved, classes)
     if attention == "auto":
         attention = "eager" if capped or not _has_sdpa(source, build) else "sdpa"
     with model_errors(source.name, f"building it with attention {attention}"):
@@ -78,11 +82,13 @@ def _has_sdpa(source: ModelSource, build: Callable[[str], Any]) -> bool:
     return True
 
 
-def _on_meta(source: ModelSource, config: Any, as_saved: bool, attention: str) -> Any:
-    auto = _auto_class(source, config)
-    saved = _saved_class(config) if as_saved or auto is None else None
+def _on_meta(
+    source: ModelSource, config: Any, as_saved: bool, classes: Sequence[Any], attention: str
+) -> Any:
+    auto = _auto_class(source, config, classes)
+    saved = _saved_class(config) if as_saved or (auto is None and classes is _CLASSES) else None
     if auto is None and saved is None:
-        expected = ", ".join(known.__name__ for known in _CLASSES)
+        expected = ", ".join(known.__name__ for known in classes)
         raise ModelError(
             f"model {source.name}: neither transformers nor its own code offers {expected} for "
             f"a {type(config).__name__}; take a language model"
@@ -103,12 +109,12 @@ def _saved_class(config: Any) -> Any:
     return found if reads is PreTrainedModel.from_pretrained.__func__ else None
 
 
-def _auto_class(source: ModelSource, config: Any) -> Any:
+def _auto_class(source: ModelSource, config: Any, classes: Sequence[Any]) -> Any:
     """The class of transformers that makes this model, if any. What a repository ships comes first,
     where it is trusted; many ship a model with a head alone."""
     shipped = (getattr(config, "auto_map", None) or {}) if source.trust_remote_code else {}
-    offered = [auto for auto in _CLASSES if auto.__name__ in shipped]
-    offered += [auto for auto in _CLASSES if type(config) in auto._model_mapping]
+    offered = [auto for auto in classes if auto.__name__ in shipped]
+    offered += [auto for auto in classes if type(config) in auto._model_mapping]
     return offered[0] if offered else None
 
 

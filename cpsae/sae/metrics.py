@@ -1,108 +1,102 @@
-"""The held-out metrics of METHOD section 6, in one pass and without waiting for a GPU on the way.
+"""The held-out metrics of METHOD section 6: what each row adds to them, and what the sums come to.
 
-Values are float32, sums float64. Names: B rows, D dimensions, N features, a latents.
+Sums are float64, without waiting for a GPU on the way. Names: B rows, D dimensions, N features,
+C columns (the sums), a latents.
 """
 
 import math
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from cpsae.sae.initialization import unit_rows
 
+Sums = npt.NDArray[np.float64]
+
+COLUMNS = (
+    *("rows", "error", "spread", "cosine", "dot", "x_hat_square"),
+    *("l0", "l0_eff", "l1"),
+)
+"""What is summed over rows, in the order of the columns of `row_values`."""
+
 _EFFECTIVE = 0.01
 _DENSE = 0.1
 
 
-class ReconstructionMetrics:
-    """explained_variance, mse, cosine and relative_bias of raw vectors and reconstructions."""
+@torch.no_grad()
+def row_values(x_BD: Tensor, x_hat_BD: Tensor, a_BN: Tensor, mean_D: Tensor) -> Tensor:
+    """What each row adds to the sums: (B, C) float64.
 
-    def __init__(self) -> None:
-        self.rows = 0
-        self._shift_D: Tensor | None = None
+    x, x_hat: raw vectors and their raw reconstructions; a: latents as `encode` gives them; mean:
+    float64, that of all rows that count, which `spread` is around.
+    """
+    x, x_hat = x_BD.double(), x_hat_BD.double()
+    dot, x_hat_square = (x * x_hat).sum(1), x_hat.square().sum(1)
+    norms = (x.square().sum(1) * x_hat_square).sqrt()
+    sizes = a_BN.abs()
+    effective = sizes > _EFFECTIVE * sizes.amax(1, keepdim=True)
+    columns = {
+        "rows": torch.ones_like(dot),
+        "error": (x - x_hat).square().sum(1),
+        "spread": (x - mean_D).square().sum(1),
+        "cosine": dot / norms.clamp_min(torch.finfo(norms.dtype).tiny),
+        "dot": dot,
+        "x_hat_square": x_hat_square,
+        "l0": torch.count_nonzero(sizes, 1).double(),
+        "l0_eff": torch.count_nonzero(effective, 1).double(),
+        "l1": sizes.sum(1, dtype=torch.float64),
+    }
+    return torch.stack([columns[name] for name in COLUMNS], dim=1)
 
-    @torch.no_grad()
-    def update(self, x_BD: Tensor, x_hat_BD: Tensor) -> None:
-        """Take in rows; both (B, D) raw. Batches of no rows are ignored."""
-        if x_BD.shape[0] == 0:
-            return
-        x, x_hat = x_BD.double(), x_hat_BD.double()
-        # Sums around a point near the mean: around 0 they would cancel where the mean is large.
-        shifted = x - (self._start(x) if self._shift_D is None else self._shift_D)
-        dots, x_hat_squares = (x * x_hat).sum(1), x_hat.square().sum(1)
-        norms = (x.square().sum(1) * x_hat_squares).sqrt()
-        self.rows += x.shape[0]
-        self._shifted_D += shifted.sum(0)
-        self._shifted_square += shifted.square().sum()
-        self._error += (x - x_hat).square().sum()
-        self._cosine += (dots / norms.clamp_min(torch.finfo(norms.dtype).tiny)).sum()
-        self._dot += dots.sum()
-        self._x_hat_square += x_hat_squares.sum()
 
-    def result(self) -> dict[str, float]:
-        """The four values. NaN where one is not defined: no rows, no variance, or x_hat = 0."""
-        if self._shift_D is None:
-            return dict.fromkeys(("explained_variance", "mse", "cosine", "relative_bias"), math.nan)
-        spread = self._shifted_square - self._shifted_D.square().sum() / self.rows
-        elements = self.rows * self._shift_D.shape[0]
+def figures(sums: Sums, d: int) -> dict[str, Sums]:
+    """The metrics that follow from sums (..., C) of the columns, each (...). NaN or infinite where
+    one is not defined: no rows, no variance, or reconstructions of 0."""
+    s = dict(zip(COLUMNS, np.moveaxis(sums, -1, 0), strict=True))
+    with np.errstate(divide="ignore", invalid="ignore"):
         return {
-            "explained_variance": 1 - _ratio(float(self._error), float(spread)),
-            "mse": float(self._error) / elements,
-            "cosine": float(self._cosine) / self.rows,
-            "relative_bias": _ratio(float(self._x_hat_square), float(self._dot)),
+            "l0": s["l0"] / s["rows"],
+            "l0_eff": s["l0_eff"] / s["rows"],
+            "l1": s["l1"] / s["rows"],
+            "explained_variance": 1 - s["error"] / s["spread"],
+            "mse": s["error"] / (s["rows"] * d),
+            "cosine": s["cosine"] / s["rows"],
+            "relative_bias": s["x_hat_square"] / s["dot"],
         }
 
-    def _start(self, x: Tensor) -> Tensor:
-        shift_D = self._shift_D = x.mean(0)
-        self._shifted_D = torch.zeros_like(shift_D)
-        zero = torch.zeros((), dtype=torch.float64, device=x.device)
-        self._shifted_square, self._error, self._cosine = zero.clone(), zero.clone(), zero.clone()
-        self._dot, self._x_hat_square = zero.clone(), zero.clone()
-        return shift_D
 
-
-LATENT_NAMES = ("l0", "l0_eff", "l1", "dead", "dense", "activation_variance")
-
-
-class LatentMetrics:
-    """What `LATENT_NAMES` lists of latents, and how often each feature fired."""
+class FiringCounts:
+    """How often each feature fired, and what follows from that."""
 
     def __init__(self, n: int, device: torch.device | str = "cpu") -> None:
+        """n: features of the dictionary, enabled or not; device: of the latents."""
         self.rows = 0
-        self.firing_counts = torch.zeros(n, dtype=torch.int64, device=device)
-        """(N,) rows in which each feature was not exactly 0."""
-        self._effective = torch.zeros((), dtype=torch.int64, device=device)
-        self._l1 = torch.zeros((), dtype=torch.float64, device=device)
+        self.counts = torch.zeros(n, dtype=torch.int64, device=device)
+        """(N,) rows in which each feature fired."""
 
     @torch.no_grad()
-    def update(self, a_BN: Tensor) -> None:
-        """Take in latents (B, N) as `encode` gives them. Batches of no rows are ignored."""
-        if a_BN.shape[0] == 0:
-            return
-        sizes = a_BN.abs()
-        self.rows += a_BN.shape[0]
-        self.firing_counts += (sizes > 0).sum(0)
-        largest = sizes.amax(1, keepdim=True)
-        self._effective += torch.count_nonzero(sizes > _EFFECTIVE * largest)
-        self._l1 += sizes.sum(dtype=torch.float64)
+    def update(self, fired_BN: Tensor, counted_B: npt.NDArray[np.bool_]) -> None:
+        """Take in which features fired, in those of the rows that count."""
+        self.rows += int(counted_B.sum())
+        counted = torch.from_numpy(counted_B).to(fired_BN.device, non_blocking=True)
+        self.counts += (fired_BN & counted[:, None]).sum(0)
 
     @property
-    def firing_rates(self) -> Tensor:
+    def rates(self) -> Tensor:
         """(N,) float64: the share of rows in which each feature fired."""
-        return self.firing_counts.double() / max(self.rows, 1)
+        return self.counts.double() / max(self.rows, 1)
 
     def result(self) -> dict[str, float]:
-        """The six values; l0_eff counts latents above 1 % of their row's largest, and
-        activation_variance is the variance over features of the firing rates (reading 17)."""
+        """`dead`, `dense`, and `activation_variance`: the variance over features of the firing
+        rates (reading 17). NaN without rows."""
         if self.rows == 0:
-            return dict.fromkeys(LATENT_NAMES, math.nan)
+            return dict.fromkeys(("dead", "dense", "activation_variance"), math.nan)
         return {
-            "l0": float(self.firing_counts.sum()) / self.rows,
-            "l0_eff": float(self._effective) / self.rows,
-            "l1": float(self._l1) / self.rows,
-            "dead": float((self.firing_counts == 0).double().mean()),
-            "dense": float((self.firing_rates > _DENSE).double().mean()),
-            "activation_variance": float(self.firing_rates.var(correction=0)),
+            "dead": float((self.counts == 0).double().mean()),
+            "dense": float((self.rates > _DENSE).double().mean()),
+            "activation_variance": float(self.rates.var(correction=0)),
         }
 
     def density(self, bins: int = 50, lowest: float = -6.0) -> tuple[list[float], list[int]]:
@@ -111,33 +105,10 @@ class LatentMetrics:
         Features that never fired are in no bin; rates under the lowest edge are in the first.
         """
         edges = torch.linspace(lowest, 0, bins + 1, dtype=torch.float64)
-        rates = self.firing_rates.cpu()
+        rates = self.rates.cpu()
         logs = rates[rates > 0].log10().clamp(lowest, 0)
         counts = torch.histogram(logs, edges).hist
         return edges.tolist(), [int(count) for count in counts]
-
-
-class Metrics:
-    """All of them together."""
-
-    def __init__(self, n: int, device: torch.device | str = "cpu") -> None:
-        """n: features of the dictionary, enabled or not; device: of the batches."""
-        self.reconstruction = ReconstructionMetrics()
-        self.latents = LatentMetrics(n, device)
-
-    def update(self, x_BD: Tensor, x_hat_BD: Tensor, a_BN: Tensor) -> None:
-        """Take in raw rows, their raw reconstructions, and latents as `encode` gives them."""
-        self.reconstruction.update(x_BD, x_hat_BD)
-        self.latents.update(a_BN)
-
-    @property
-    def rows(self) -> int:
-        """Rows taken in."""
-        return self.latents.rows
-
-    def result(self) -> dict[str, float]:
-        """Names and values as METHOD section 6 gives them."""
-        return {**self.latents.result(), **self.reconstruction.result()}
 
 
 @torch.no_grad()
@@ -158,7 +129,3 @@ def decoder_cosine(w_dec_ND: Tensor, n_enabled: int | None = None, rows: int = 1
         cosines[here, here + start] = -math.inf
         total += float(cosines.amax(1).double().sum())
     return total / m
-
-
-def _ratio(above: float, below: float) -> float:
-    return above / below if below != 0 else math.nan

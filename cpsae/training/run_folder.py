@@ -117,14 +117,14 @@ class RunFolder:
 
     def write_evaluation(
         self, content: Mapping[str, Any], store: Store, step: int | None = None
-    ) -> None:
-        """Write evaluation.json, and which store it is of; of `step`, a file of its own."""
-        content = {**content, "store_identity": store.identity}
-        if step is None:
-            write_object(self.evaluation, content)
-        else:
-            file = self.path / f"evaluation-{step_name(step)}.json"
-            write_object(file, {**content, "step": step})
+    ) -> tuple[Path, dict[str, Any]]:
+        """Write evaluation.json, and which store it is of; of `step`, a file of its own. The file,
+        and what it holds."""
+        file, whole = self.evaluation, {**content, "store_identity": store.identity}
+        if step is not None:
+            file, whole = self.path / f"evaluation-{step_name(step)}.json", {**whole, "step": step}
+        write_object(file, whole)
+        return file, whole
 
     def refuse_other(self, settings: FitSettings, store: Store) -> None:
         """Raises DifferentSettingsError, listing each, where the run was begun otherwise."""

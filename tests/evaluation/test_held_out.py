@@ -5,14 +5,15 @@ import pytest
 import torch
 from strict_json import read_strictly
 
-from cpsae.errors import StoreError
+from cpsae.errors import SettingsError, StoreError
 from cpsae.evaluation.held_out import measure, nothing_held_out
+from cpsae.evaluation.rows import HeldOutRows
 from cpsae.events import Advanced, Started
 from cpsae.json_files import write_object
 from cpsae.sae.autoencoder import SparseAutoencoder
 from cpsae.sae.kinds import load_kind
 from cpsae.sae.normalization import Normalizer
-from cpsae.store import StorePart, open_store, write_store
+from cpsae.store import open_store, write_store
 from cpsae.store.bound import norm_bound
 
 D, N, M = 10, 24, 20
@@ -129,11 +130,37 @@ def test_without_a_bound_every_row_counts(store, evaluation):
     assert (got["evaluation_rows"], got["evaluation_skipped_rows"]) == (300, 0)
 
 
-def test_a_batch_of_outliers_alone(store, monkeypatch):
+def test_a_slice_of_outliers_alone(store, monkeypatch):
     whole = evaluate_held_out(made(), store).metrics
-    monkeypatch.setattr("cpsae.evaluation.held_out._BATCH_ROWS", 1)
+    monkeypatch.setattr("cpsae.evaluation.rows.SLICE_ROWS", 1)
     single = evaluate_held_out(made(), store).metrics
     assert single == {name: pytest.approx(value, rel=1e-6) for name, value in whole.items()}
+
+
+def test_intervals_over_rows_where_there_are_no_contexts(store, evaluation):
+    sae = made()
+    result = evaluate_held_out(sae, store)
+    assert result.basis["bootstrap"]["over"] == "rows"
+    assert result.basis["evaluation_contexts"] is None
+    kept = np.flatnonzero(~np.isin(np.arange(300), OUTLIERS))
+    a, x_hat = by_hand(sae, evaluation)
+    error = np.where(np.isin(np.arange(300), kept), ((evaluation - x_hat) ** 2).sum(1), 0)
+    random = np.random.default_rng(0)
+    drawn = [random.integers(300, size=300) for _ in range(1000)]
+    means = [error[d].sum() / np.isin(d, kept).sum() / D for d in drawn]
+    expected = [np.percentile(means, q) for q in (2.5, 97.5)]
+    assert result.intervals["mse_ci"] == pytest.approx(expected, rel=1e-5)
+    fired = [(a[d] != 0).sum(1)[np.isin(d, kept)].mean() for d in drawn]
+    expected = [np.percentile(fired, q) for q in (2.5, 97.5)]
+    assert result.intervals["l0_ci"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_which_figures_have_intervals(store):
+    found = evaluate_held_out(made(), store).intervals
+    ours = {"l0", "l0_eff", "l1", "explained_variance", "explained_variance_all_rows"}
+    ours |= {"mse", "cosine", "relative_bias"}
+    assert {n for n in found if not n.startswith("saebench/")} == {f"{name}_ci" for name in ours}
+    assert all(low < high for low, high in found.values())
 
 
 def test_density_counts_every_feature_that_fired(store):
@@ -160,6 +187,7 @@ def test_what_is_not_defined_is_null(store, tmp_path, case):
     write_object(tmp_path / "evaluation.json", result.as_json())
     written = read_strictly((tmp_path / "evaluation.json").read_text())
     assert all(written[name] is None for name in undefined)
+    assert all(written.get(f"{name}_ci") is None for name in undefined)
     assert written["decoder_cosine"] is not None
 
 
@@ -172,13 +200,24 @@ def test_another_width_is_refused(store):
         evaluate_held_out(sae, store)
 
 
-def test_several_in_one_pass_are_each_as_alone_and_each_chunk_is_read_once(store, monkeypatch):
+def test_contexts_of_a_store_that_has_none_are_refused(store):
+    with pytest.raises(SettingsError, match="was made from arrays and has no contexts; leave it"):
+        measure([made()], store, contexts=3)
+
+
+def test_several_in_one_pass_are_each_as_alone_and_each_slice_is_read_once(store, monkeypatch):
     saes = [made(), made("relu"), made("relu", "unit")]
     alone = [evaluate_held_out(sae, store) for sae in saes]
-    read, rows = [], StorePart.rows
-    monkeypatch.setattr(StorePart, "rows", lambda s, c: read.append(c.key) or rows(s, c))  # type: ignore[func-returns-value]
+    read, slices = [], HeldOutRows.slices
+
+    def counted(self):
+        for piece in slices(self):
+            read.append(piece.units[0])
+            yield piece
+
+    monkeypatch.setattr(HeldOutRows, "slices", counted)
     assert measure(saes, store, float(norm_bound(store.training, 10.0))) == alone
-    assert sorted(read) == sorted(chunk.key for chunk in store.evaluation.chunks)
+    assert read == [0, 128, 256]
 
 
 def test_a_stop_is_answered_between_batches(store):

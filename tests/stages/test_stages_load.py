@@ -46,9 +46,11 @@ def test_a_checkpoint_is_what_a_run_that_ends_there_gives(plain_store, tmp_path,
     at_its_end = files_of(cpsae.load(run, step=45), tmp_path / "end")
     assert at_its_end == files_of(cpsae.load(run), tmp_path / "finished")
     result = evaluate(run, step=20)
-    assert result.as_json() == evaluate(short).as_json()
-    written = json.loads((run / "evaluation-step-000020.json").read_text())
+    assert result.path == run / "evaluation-step-000020.json"
+    written = json.loads(result.path.read_text())
+    assert written == result.content
     assert written.pop("step") == 20
+    assert written == evaluate(short).content
     assert written == json.loads((short / "evaluation.json").read_text())
 
 
