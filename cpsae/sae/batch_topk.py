@@ -81,23 +81,24 @@ class BatchTopKKind(RevivingKind):
         """x: (B, D). `kept` is None where rare features were made to fire."""
         pre = F.linear(x_BD, w["w_enc"], w["b_enc"])
         f = pre.relu()
-        count = min(round(f.shape[0] * self.budget(self.updates)), f.numel())
         forces = self._forces()
-        order = _with_largest_first(f) if forces else f
-        indices = torch.topk(order.flatten(), count, sorted=False).indices
-        values = f.flatten()[indices]
-        kept = torch.zeros_like(f).flatten().scatter(0, indices, values).view_as(f)
+        kept, values = self.keep_largest(f, _with_largest_first(f) if forces else f)
         return Latents(raw=f, competed=kept, pre=pre, kept=None if forces else values)
+
+    def keep_largest(self, f_BM: Tensor, order_BM: Tensor) -> tuple[Tensor, Tensor]:
+        """f where `order` is among the batch's largest, else 0, and the values that were kept."""
+        count = min(round(f_BM.shape[0] * self.budget(self.updates)), f_BM.numel())
+        indices = torch.topk(order_BM.flatten(), count, sorted=False).indices
+        values = f_BM.flatten()[indices]
+        kept = torch.zeros_like(f_BM).flatten().scatter(0, indices, values)
+        return kept.view_as(f_BM), values
 
     @torch.no_grad()
     def after_step(self, step: int, rho: Tensor, latents: Latents) -> None:
         """Take the batch's smallest kept latent into the threshold."""
         super().after_step(step, rho, latents)
-        if latents.kept is None:
-            return
-        threshold, smallest = self.tensors["threshold"], latents.kept.min().double()
-        moved = torch.lerp(smallest, threshold, _MOMENTUM)
-        threshold.copy_(torch.where(threshold > 0, moved, smallest))
+        if latents.kept is not None:
+            follow(self.tensors["threshold"], latents.kept.min())
 
     def budget(self, updates: int) -> float:
         """Latents a row of the update after so many."""
@@ -127,6 +128,13 @@ class BatchTopKKind(RevivingKind):
 
     def _forced_steps(self) -> float:
         return _MIN_FIRE_UNTIL * self.plan.steps
+
+
+def follow(threshold: Tensor, smallest: Tensor) -> None:
+    """Move a threshold (0-d float64), in place, towards the smallest value that a batch kept; one
+    that is 0 was never moved, and becomes it."""
+    moved = torch.lerp(smallest.double(), threshold, _MOMENTUM)
+    threshold.copy_(torch.where(threshold > 0, moved, smallest.double()))
 
 
 def _with_largest_first(f_BM: Tensor) -> Tensor:

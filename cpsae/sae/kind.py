@@ -126,7 +126,8 @@ class Kind(ABC):
     weights: ClassVar[Mapping[str, Spec]] = STANDARD
     """What is trained, saved and checkpointed; w_enc, b_enc, w_dec and b_dec must be among it."""
     products: ClassVar[int] = 5
-    """Matrix products of (B, D) with (D, M) in an update, those of the gradients included."""
+    """Matrix products of (B, D) with (D, M) in an update, those of the gradients included; a kind
+    whose updates differ says it in `products_now`."""
     state: ClassVar[Mapping[str, Spec]] = {}
     """What is not trained but changes from step to step: checkpointed, on the run's device."""
 
@@ -190,6 +191,10 @@ class Kind(ABC):
         """Called once after update `step` (from 1), before features are enabled and `updates` is
         that: rho is the utilisation after it (0-d float64), latents (B, M) are those of its batch,
         detached."""
+
+    def products_now(self) -> int:
+        """Products of the update after `updates`."""
+        return self.products
 
     def schedule_lengths(self) -> dict[str, float]:
         """What of its training hangs on the length of the run (`plan.rows`, `schedule_scale`), by

@@ -43,6 +43,7 @@ def load_at(run: RunFolder, step: int, device: torch.device | str) -> SparseAuto
         hook = provenance(manifest, config["store"]["identity"])
         plan = run_plan(settings, facts.schedule, manifest.d)
         kind = load_kind(settings.kind)(settings.method, plan)
+        kind.updates = step
     except (KeyError, TypeError, ValidationError, CpsaeError) as error:
         raise RunError(f"{run.config}: {first_line(error)}; restore it from a copy") from None
     try:

@@ -85,8 +85,8 @@ class Trainable:
         self.births = Births(settings, kind.plan, settings.seed, device)
         self.device = device
         self.step = 0
-        self.feature_updates = 0
-        """Sum over updates of the features that took part."""
+        self.feature_products = 0
+        """Sum over updates of the features that took part, times the products that it had."""
         self.early_loss = torch.zeros((), dtype=torch.float64, device=device)
         """Sum of the losses of the first 100 updates (reading 17)."""
 
@@ -99,6 +99,7 @@ class Trainable:
         x_BD = self.normalizer.normalize(rows_BD.to(self.device, non_blocking=True))
         figures = {"temperature": None, **self.kind.figures()} if measure else {}
         n_enabled = self.optimizer.n_enabled
+        self.feature_products += n_enabled * self.kind.products_now()
         step = self.rule(self.objective, self.optimizer.active, x_BD)
         if self.step <= _EARLY_STEPS:
             self.early_loss += step.loss.total
@@ -112,7 +113,6 @@ class Trainable:
         )
         if added:
             self.optimizer.enable(self.enabling.n_enabled)
-        self.feature_updates += n_enabled
         if not measure:
             return None
         a_BM = step.latents.competed
@@ -140,8 +140,8 @@ class Trainable:
 
     def flops(self, batch_size: int) -> int:
         """Floating-point operations of the matrix products of all updates so far, on all rows of
-        their batches: 2 * B * D * M for each of the kind's products."""
-        return 2 * batch_size * self.kind.plan.d * self.kind.products * self.feature_updates
+        their batches: 2 * B * D * M for each."""
+        return 2 * batch_size * self.kind.plan.d * self.feature_products
 
     def finite(self) -> bool:
         """Whether every weight is a number; a finite loss says nothing of the update after it."""
@@ -153,7 +153,7 @@ class Trainable:
         tensors["early_loss"] = self.early_loss
         tensors["rows_since_fired"] = self.births.rows_since_fired_N
         tensors |= {_KIND + name: tensor for name, tensor in self.kind.tensors.items()}
-        state = {**self.enabling.state(), "feature_updates": self.feature_updates}
+        state = {**self.enabling.state(), "feature_products": self.feature_products}
         return tensors, state
 
     def restore(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -161,7 +161,7 @@ class Trainable:
         self.step = self.kind.updates = step
         self.enabling.load_state(state)
         self.importance.load_state(tensors)
-        self.feature_updates = int(state["feature_updates"])
+        self.feature_products = int(state["feature_products"])
         self.births.rows_since_fired_N.copy_(tensors["rows_since_fired"])
         self.early_loss.copy_(tensors["early_loss"])
         for name, tensor in self.kind.tensors.items():

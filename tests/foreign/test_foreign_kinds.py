@@ -90,7 +90,7 @@ def test_settings_are_its_own():
     assert FitSettings(kind="jump-ing", sparsity=0.5).method.sparsity == 0.5  # type: ignore[attr-defined]
     with pytest.raises(
         SettingsError,
-        match="k is a setting of the kinds batchtopk, matryo",
+        match="k is a setting of the kinds batchtopk, .* topk, not of jump-ing",
     ):
         FitSettings(kind="jump-ing", k=3)
     with pytest.raises(SettingsError, match="sparsity is a setting of the kind jump-ing, not of r"):

@@ -129,7 +129,7 @@ def test_malformed_constants(name, constants):
             {"kind": "topk", "l1": 0.1},
             "the kinds competitive, gated, p-anneal, relu, not of",
         ),
-        ({"k": 8}, "the kinds batchtopk, matryoshka-batchtopk, topk, not of"),
+        ({"k": 8}, "the kinds batchtopk, .* topk, not of"),
         (
             {"kind": "relu", "temperature": {"min": 0.1}},
             r"temperature is a setting of the kind com",

@@ -80,10 +80,10 @@ def test_what_a_run_writes(unbroken, plain_store):
         "checkpoints",
         "config.json",
         "evaluation.json",
-        "mean.safetensors",
         "metrics.jsonl",
         "sae.json",
         "sae.safetensors",
+        "start.safetensors",
         "summary.json",
     ]
     lines = lines_of(unbroken)

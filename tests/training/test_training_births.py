@@ -111,5 +111,5 @@ def test_features_that_took_part_are_counted():
     for step in range(1, 31):
         seen += state.enabling.n_enabled
         state.update(rows(step), 1e-3, measure=False)
-    assert state.feature_updates == seen
+    assert state.feature_products == 5 * seen
     assert state.flops(B) == 5 * 2 * B * D * seen
