@@ -58,8 +58,8 @@ def cosines(decoder_ND: Tensor, directions_FD: Tensor) -> Tensor:
     """(N, F) absolute cosines; a zero vector's are 0."""
 
     def unit(rows: Tensor) -> Tensor:
-        rows = rows.double()
-        return rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-8)
+        norms: Tensor = torch.linalg.vector_norm(rows.double(), dim=1, keepdim=True)
+        return rows.double() / norms.clamp_min(1e-8)
 
     cosines_NF = unit(decoder_ND) @ unit(directions_FD).T
     return cosines_NF.abs()
