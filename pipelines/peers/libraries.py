@@ -133,7 +133,7 @@ def train_saelens(task: Task, data: Data, out: Path) -> Trained:  # noqa: ARG001
         if task.kind != "batchtopk":
             return torch.as_tensor(trained.encode(x))
         f = raw(x)  # it is saved as a JumpReLU with this threshold
-        return f * (f > trained.topk_threshold)
+        return f.masked_fill(f <= trained.topk_threshold, 0)
 
     return Trained(data.sqrt_d_scale, raw, encode, trained.decode)
 
