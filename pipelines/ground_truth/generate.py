@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder to make")
     names = ", ".join(WORLDS)
     parser.add_argument("--world", default="small", help=f"{names}, a folder, or a hub's name")
-    parser.add_argument("--vectors", type=int, default=1_500_000, help="training rows")
+    parser.add_argument("--vectors", type=int, default=2_000_000, help="training rows")
     parser.add_argument("--held-out", type=int, default=100_000, help="rows to measure on")
     parser.add_argument("--dtype", default="float16", choices=("float16", "float32"))
     parser.add_argument("--device", default="cpu")

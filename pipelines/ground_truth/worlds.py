@@ -48,7 +48,7 @@ def _world(
 
 WORLDS = {
     "tiny": _world(512, 64, (0.4, 4e-3, 0.4), trees=16, depth=2),
-    "small": _world(2048, 256, (0.4, 2e-3, 0.4), trees=64, depth=2),
+    "small": _world(1024, 128, (0.4, 4e-3, 0.4), trees=32, depth=2),
     "synthsaebench-16k": _world(16384, 768, (0.4, 5e-4, 0.5), trees=128, depth=3),
 }
 """small: the shape of SynthSAEBench-16k (two thirds of the features in trees) at an eighth of its

@@ -12,20 +12,23 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from equal_l0 import ExplainedVariance, at_l0, keep_of_batch, keep_of_row
-from libraries import LIBRARIES, STEERED_BY, Data, Task, Trained
+from libraries import LIBRARIES, STEERED_BY, Data, Task, Trained, train_cpsae
 
 import cpsae
+from cpsae.config.resolve import parse_assignments
 from cpsae.json_files import write_object
 from cpsae.sae.kinds import kind_names
 from cpsae.store.bound import norm_bound
 from cpsae.tensors import tensor_of
 
+Train = Callable[[Task, Data, Path], Trained]
 BATCH = 1024
 """Held-out rows at a time: what batch top-k chooses from."""
 
@@ -62,7 +65,7 @@ def measure(trained: Trained, task: Task, data: Data, l0: int) -> dict[str, floa
     return found
 
 
-def run(library: str, task: Task, data: Data, l0: int, out: Path) -> dict[str, Any]:
+def run(library: str, train: Train, task: Task, data: Data, l0: int, out: Path) -> dict[str, Any]:
     """One run, or what it was found to be before."""
     name = f"{library}-{task.kind}-{task.value:g}-seed-{task.seed}"
     file = out / "runs" / f"{name}.json"
@@ -70,7 +73,7 @@ def run(library: str, task: Task, data: Data, l0: int, out: Path) -> dict[str, A
         found: dict[str, Any] = json.loads(file.read_text())
         return found
     began = time.monotonic()
-    trained = LIBRARIES[library](task, data, out / "cpsae" / name)
+    trained = train(task, data, out / "cpsae" / name)
     seconds = time.monotonic() - began
     found = {"library": library, **vars(task), "seconds": round(seconds, 1)}
     found |= measure(trained, task, data, l0)
@@ -99,7 +102,7 @@ def table(runs: Sequence[dict[str, Any]], l0: int) -> str:
         "|---" * 6 + "|",
     ]
     for kind in STEERED_BY:
-        for library in LIBRARIES:
+        for library in dict.fromkeys(one["library"] for one in runs):
             own = [r for r in runs if r["kind"] == kind and r["library"] == library]
             values = equal(own, l0)
             if not own:
@@ -128,6 +131,8 @@ def main() -> None:
     parser.add_argument("store", type=Path)
     parser.add_argument("--kinds", default=",".join(STEERED_BY))
     parser.add_argument("--libraries", default=",".join(LIBRARIES))
+    text = "cpsae once more, with this setting; repeatable"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--l0", type=int, default=32)
     parser.add_argument("--l1s", default="0.05,0.1,0.2", help="swept for relu")
@@ -139,13 +144,17 @@ def main() -> None:
     data = read(asked.store)
     n, l1s = asked.n or 2 * data.store.d, [float(text) for text in asked.l1s.split(",")]
     runs = []
+    libraries = {name: LIBRARIES[name] for name in asked.libraries.split(",")}
+    if asked.set:
+        own = parse_assignments(asked.set)
+        libraries[" ".join(["cpsae", *asked.set])] = partial(train_cpsae, own=own)
     kinds = [kind for kind in asked.kinds.split(",") if kind in kind_names()]
     for seed in map(int, asked.seeds.split(",")):
         for kind in kinds:
-            for library in asked.libraries.split(","):
+            for library, train in libraries.items():
                 for value in values_of(kind, asked.l0, l1s):
                     task = Task(kind, value, seed, n, asked.steps, asked.batch)
-                    runs.append(run(library, task, data, asked.l0, asked.out))
+                    runs.append(run(library, train, task, data, asked.l0, asked.out))
     write_object(asked.out / "results.json", {"l0": asked.l0, "runs": runs})
     text = table(runs, asked.l0)
     (asked.out / "table.md").write_text(text)

@@ -3,9 +3,10 @@
 Names: B rows, D dimensions, N features; x is raw rows over the library's scale.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -80,9 +81,13 @@ class Trained:
     decode: Callable[[Tensor], Tensor]
 
 
-def train_cpsae(task: Task, data: Data, out: Path) -> Trained:
-    """Its presets as they are, but for one scale for all rows, which the others need too."""
+def train_cpsae(
+    task: Task, data: Data, out: Path, own: Mapping[str, Any] = MappingProxyType({})
+) -> Trained:
+    """Its presets as they are, but for one scale for all rows, which the others need too, and for
+    settings of one's own."""
     layers = {
+        "--set": own,
         "peers": {
             STEERED_BY[task.kind]: task.value if task.kind == "relu" else int(task.value),
             "n_latents": task.n,
@@ -172,7 +177,7 @@ def train_dictionary_learning(task: Task, data: Data, out: Path) -> Trained:  # 
     return Trained(data.unit_scale, raw, sae.encode, sae.decode)
 
 
-LIBRARIES = {
+LIBRARIES: dict[str, Callable[[Task, Data, Path], Trained]] = {
     "cpsae": train_cpsae,
     "saelens": train_saelens,
     "dictionary_learning": train_dictionary_learning,
