@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from cpsae.config import Resolved, resolve
-from cpsae.config.resolve import RECIPE, flatten, read_recipe, read_run_config
+from cpsae.config.resolve import RECIPE, flatten, nest, read_recipe, read_run_config
 from cpsae.errors import SettingsError
 from cpsae.sae.kinds import kind_names, kinds_with_setting, load_kind
 from cpsae.training.settings import DEFAULT_KIND, FitSettings, refuse_key_of_another_kind
@@ -73,6 +75,15 @@ def known_to_0_1(settings: Mapping[str, Any]) -> dict[str, Any]:
     flat = flatten(settings)
     known = _defaults_of(str(flat.get("kind", DEFAULT_KIND)))
     return _without_idle({"order_seed": flat.get("seed", 0), **flat}, known, idle=True)
+
+
+def with_newer(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a run's config.json with those that came after it, which it had at their
+    defaults; as they are where this release does not take them."""
+    try:
+        return FitSettings.model_validate(nest(flatten(settings))).model_dump(mode="json")
+    except (ValidationError, SettingsError):
+        return dict(settings)
 
 
 def _defaults_of(kind: str) -> dict[str, Any]:

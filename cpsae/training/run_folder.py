@@ -20,7 +20,7 @@ from cpsae.store import Store
 from cpsae.tensor_files import load_tensors
 from cpsae.training.checkpoint import step_name, step_of
 from cpsae.training.facts import Facts
-from cpsae.training.recipes import known_to_0_1
+from cpsae.training.recipes import known_to_0_1, with_newer
 from cpsae.training.settings import FitSettings
 
 _ADVICE = "give a folder that `cpsae fit` wrote"
@@ -130,7 +130,7 @@ class RunFolder:
         """Raises DifferentSettingsError, listing each, where the run was begun otherwise."""
         config = self.read_config()
         recorded = config.get("settings", {})
-        begun = _without_free(recorded if "facts" in config else known_to_0_1(recorded))
+        begun = _without_free(with_newer(recorded if "facts" in config else known_to_0_1(recorded)))
         asked = _without_free(settings.model_dump(mode="json"))
         if "facts" in config and asked["steps"] == self.facts().schedule.steps:
             asked["steps"] = begun["steps"]  # one epoch, in number

@@ -263,7 +263,7 @@ def test_a_runs_config_repeats_it_store_and_preset_included(fit, command, tmp_pa
         (
             ["--sweep", "k=8,16"],
             2,
-            r"--sweep: k is a setting of the kinds batchtopk and topk",
+            r"--sweep: k is a setting of the kinds batchtopk, lca",
         ),
         (
             ["--sweep", "steps=8,16"],
