@@ -166,8 +166,8 @@ def drawn(found: Mapping[str, Competition], file_format: str) -> bytes:
         height = 3.2 + 0.19 * -(-len(found) // 3)
         figure = Figure(figsize=(10, height), dpi=100, layout="constrained")
         course, shares, carried = figure.subplots(1, 3)
-        course.set(xlabel="step", ylabel="temperature T", ylim=(0, None))
-        shares.set(xlabel="largest share of the softmax", ylabel="share of rows below", xlim=(0, 1))
+        course.set(xlabel="step", ylabel="temperature T")
+        shares.set(xlabel="largest share of the softmax", ylabel="share of rows below")
         carried.set(xlabel="largest features of a row", ylabel="share of the energy", xscale="log")
         for number, (name, each) in enumerate(found.items()):
             line: dict[str, Any] = {**look(number), "marker": "", "label": name}
@@ -176,6 +176,8 @@ def drawn(found: Mapping[str, Competition], file_format: str) -> bytes:
                 course.plot(*zip(*each.course, strict=True), **line)
             if each.largest_share is not None:
                 shares.plot(np.quantile(each.largest_share, _PARTS), _PARTS, **line)
+        course.set_ylim(bottom=0)
+        carried.xaxis.set_major_formatter("{x:g}")
         figure.legend(*carried.get_legend_handles_labels(), loc="outside lower center", ncols=3)
         return as_bytes(figure, file_format)
 

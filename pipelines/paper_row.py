@@ -31,10 +31,16 @@ from cpsae.training.run_folder import RunFolder
 
 COLUMNS = ("l0", "l1", "cosine", "explained_variance", "relative_bias")
 PAPERS = {
-    "the paper's baseline": dict(zip(COLUMNS, (90.60, 471.54, 0.770, 0.313, None), strict=True)),
-    "the paper's CPSAE": dict(zip(COLUMNS, (42.05, 168.75, 0.727, -0.065, None), strict=True)),
+    name: dict(zip(("mse", *COLUMNS), values, strict=True))
+    for name, values in {
+        "the paper's baseline": (18.63, 90.60, 471.54, 0.770, 0.313, None),
+        "the paper's CPSAE": (28.63, 42.05, 168.75, 0.727, -0.065, None),
+    }.items()
 }
 """Sec. 6 of the paper, which has no relative bias."""
+_TOKENS = 16 * 127
+"""By which SAEBench divides squared errors that it sums over d: a batch of 16 contexts of 128
+tokens, the first of each left out."""
 BASELINE, TRAINED = "baseline, as trained", "paper, as trained"
 FOLDED, FOLDED_WITH_T = "paper, raw vectors, T as it is", "paper, raw vectors, T scaled too"
 
@@ -75,6 +81,7 @@ def paper_row(baseline: Path, paper: Path, store: Path | None = None) -> dict[st
         "scale": competing.normalizer.scale,
         "temperature": float(competing.kind.tensors["temperature"]),
         "implied": asdict(implied(*PAPERS.values())),
+        "implied_scale": implied_scale(*PAPERS.values()),
         "check": {
             "mean_share": mean,
             "from_our_rows": {
@@ -145,7 +152,8 @@ class Implied:
     error: float
     """What the other row's explained variance says of its error."""
     amplitudes: tuple[float, float] | None
-    """Which give that error, over the best one: relative biases. None: no amplitude does."""
+    """Which give that error, over the best one: relative biases. None where even the best one gives
+    more."""
 
 
 def implied(baseline: Row, row: Row) -> Implied:
@@ -167,6 +175,13 @@ def implied(baseline: Row, row: Row) -> Implied:
     )
 
 
+def implied_scale(baseline: Row, row: Row) -> float:
+    """The root mean squared norm of the vectors, from the baseline's `mse` and what `implied` says
+    of the variance. It is assumed that `mse` is SAEBench's."""
+    variance = _value(baseline, "mse") * _TOKENS / (1 - _value(baseline, "explained_variance"))
+    return float((variance / implied(baseline, row).variance) ** 0.5)
+
+
 def as_text(found: Mapping[str, Any]) -> str:
     """The table and the arithmetic, as Markdown."""
     cells = [
@@ -180,6 +195,8 @@ def as_text(found: Mapping[str, Any]) -> str:
         "",
         f"scale {found['scale']:.4g}, T {found['temperature']:.4g}",
         "",
+        *_scales(found),
+        "",
         "From the paper's two rows, in parts of E||x||^2:",
         *_steps(found["implied"]),
         "",
@@ -191,18 +208,32 @@ def as_text(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _scales(found: Mapping[str, Any]) -> list[str]:
+    """L1 in units that do not hang on the language model."""
+    rows, ours, theirs = found["rows"], found["scale"], found["implied_scale"]
+    scales = {BASELINE: ours, TRAINED: ours, **dict.fromkeys(PAPERS, theirs)}
+    told = ", ".join(f"{rows[name]['l1'] / scale:.3g} ({name})" for name, scale in scales.items())
+    norm = f"vectors of a root mean squared norm of {theirs:.0f} (assumed: SAEBench's mse)"
+    return [
+        f"The paper's MSE and explained variance imply {norm}.",
+        f"L1 over the root mean squared norm: {told}.",
+    ]
+
+
 def _steps(values: Mapping[str, Any]) -> list[str]:
     """Each step of `implied`, with what is assumed."""
     leaves, variance, mean = (values[k] for k in ("baseline_error", "variance", "mean_share"))
     best, error = values["best_explained_variance"], values["error"]
     amplitudes = values["amplitudes"]
-    told = " or ".join(f"{s:.2f}" for s in amplitudes) if amplitudes else "none"
+    told = "less than at its best amplitude"
+    if amplitudes:
+        told = f"its amplitude is {amplitudes[0]:.2f} or {amplitudes[1]:.2f} times the best one"
     steps = (
         (f"the baseline leaves 1 - cosine^2 = {leaves:.3f}", "best amplitude, like cosines"),
         (f"divided by 1 - its explained variance: the variance takes {variance:.3f}", None),
         (f"the mean takes the rest, {mean:.3f}", None),
         (f"at the best amplitude the other row's cosine explains {best:.3f}", "same vectors"),
-        (f"it leaves {error:.3f}: its amplitude is {told} times the best one", "like cosines"),
+        (f"it leaves {error:.3f}: {told}", "like cosines"),
     )
     return [f"- {step}" + (f" (assumed: {why})" if why else "") for step, why in steps]
 

@@ -120,6 +120,21 @@ def test_implied_finds_the_amplitude_that_was_used(amplitude) -> None:
     assert min(abs(s - amplitude) for s in found.amplitudes or ()) < 1e-6
 
 
+def test_implied_scale_is_the_root_mean_squared_norm() -> None:
+    """Of vectors and reconstructions of one cosine, their error as SAEBench gives it."""
+    random = np.random.default_rng(2)
+    x = 40 * random.standard_normal((4000, D)) + 30
+    cosine = 0.8
+    error = (1 - cosine**2) * (x**2).sum()
+    row = {
+        "cosine": cosine,
+        "explained_variance": 1 - error / ((x - x.mean(0)) ** 2).sum(),
+        "mse": error / len(x) / 2032,
+    }
+    norm = np.sqrt((x**2).sum(1).mean())
+    assert paper_row.implied_scale(row, row) == pytest.approx(norm)
+
+
 def test_no_amplitude_gives_more_than_the_best_one() -> None:
     baseline = {"cosine": 0.8, "explained_variance": 0.4}
     found = paper_row.implied(baseline, {"cosine": 0.7, "explained_variance": 0.3})
