@@ -103,6 +103,7 @@ def test_runs_from_a_store_to_a_picture(tmp_path, capsys) -> None:
         a = sae.encode(x)[:, : sae.w_dec.shape[0]]
         expected = [by_hand(row, row, sae.w_dec)[1] for row in a]
         assert figures["carriers"] == np.median(expected)
+        assert figures["active"] == pytest.approx((a > 0).sum(1).mean(), abs=1e-9)
         assert 0 < figures["largest_share"] < 1
     assert ">normalize=layer</text>" in picture.read_text()
     assert capsys.readouterr().out.startswith("| run | active | largest_share | lead | carriers |")
