@@ -87,7 +87,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recipe", help="paper, ablations, frontier, or a .toml file")
+    parser.add_argument("recipe", help="paper, ablations, readings, frontier, or a .toml file")
     parser.add_argument("--size", default="full", help="full, small, or a .toml file")
     parser.add_argument("--model", help="another language model than the size's")
     parser.add_argument("--dataset", help="another corpus than the size's")

@@ -15,6 +15,7 @@ from tiny import LAYER, TOKENS, content_of
 from cpsae.config import ExtractSettings
 from cpsae.config.resolve import parse_assignments
 from cpsae.sae.kinds import kind_names
+from cpsae.sae.normalization import NAMES as NORMALIZATIONS
 from cpsae.stages.sweep import sweep
 from cpsae.training.recipes import preset, preset_names, resolve_fit
 from cpsae.training.sweep import members, parse_axes
@@ -63,8 +64,8 @@ def values_of(command, flag):
     return [value for name, value in zip(command, command[1:], strict=False) if name == flag]
 
 
-def test_there_are_three() -> None:
-    assert RECIPES == ["ablations", "frontier", "paper"]
+def test_there_are_four() -> None:
+    assert RECIPES == ["ablations", "frontier", "paper", "readings"]
 
 
 @pytest.mark.parametrize("size", ["full", "small"])
@@ -113,10 +114,19 @@ def test_the_frontier_has_every_kind() -> None:
         assert key == "l1" or values == [20, 40, 80, 160, 400]
 
 
+def test_the_readings_of_layer_normalization() -> None:
+    found, _, _ = asked("readings")
+    assert {fits.preset for fits in found.runs.values()} == {"paper", "baseline"}
+    for fits in found.runs.values():
+        assert sorted(fits.sweep["normalize"]) == sorted(NORMALIZATIONS)
+
+
 def test_options(tmp_path) -> None:
     commands = list(
         recipe.fit_commands(
-            *asked("ablations", "--only", "no-ema,normalize", "--seeds", 2, "--set", "steps=7")
+            *asked(
+                "ablations", "--only", "no-ema,initial-features", "--seeds", 2, "--set", "steps=7"
+            )
         )
     )
     assert commands == [
@@ -127,8 +137,8 @@ def test_options(tmp_path) -> None:
         ],
         [
             *("fit", "--store", "recipes-full/acts.zarr"),
-            *("--out", "recipes-full/ablations/normalize", "--preset", "paper"),
-            *("--set", "steps=7", "--sweep", "normalize=layer-variance,unit,sqrt-d,none"),
+            *("--out", "recipes-full/ablations/initial-features", "--preset", "paper"),
+            *("--set", "steps=7", "--sweep", "initial_fraction=0.5,1.0"),
             *("--sweep", "seed=0,1"),
         ],
     ]
