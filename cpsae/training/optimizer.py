@@ -70,10 +70,13 @@ class PrefixAdam:
         return prefix(self.specs, self.weights, m)
 
     def forget(self, features: Tensor) -> None:
-        """Set the moments of these features (numbers, int64) to 0: they begin anew."""
-        for (name, _), moment in self.moments.items():
+        """Let the moments of these features (numbers, int64) begin anew: the first at 0, the second
+        at the mean of those that are enabled. From 0, with the bias correction of the run's step,
+        a feature's first updates would be three times the learning rate in every coordinate."""
+        for (name, which), moment in self.moments.items():
             if self.specs[name].per_feature:
-                moment[features] = 0
+                typical = moment[: self.n_enabled].mean(dim=0) if which == "exp_avg_sq" else 0
+                moment[features] = typical
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor], lr: float) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cpsae.sae.kind import Spec
+from cpsae.sae.kind import STANDARD, Spec
 from cpsae.training.optimizer import PrefixAdam
 from cpsae.training.settings import FitSettings
 
@@ -157,3 +157,19 @@ def test_rows_of_unit_norm_stay_so_and_clipping_bounds_the_whole_gradient():
     assert total == pytest.approx(0.5, rel=1e-5)
     norms = optimizer.weights["w_dec"].double().norm(dim=1)
     assert (norms - 1).abs().max() < 1e-6
+
+
+def test_forgotten_features_have_the_second_moment_of_an_average_one():
+    weights = {name: torch.randn(spec.sizes(4, 6)) for name, spec in STANDARD.items()}
+    optimizer = PrefixAdam(STANDARD, weights, FitSettings(), 5)
+    generator = torch.Generator().manual_seed(0)
+    for moment in optimizer.moments.values():
+        moment.copy_(torch.rand(moment.shape, generator=generator))
+    before = {key: moment.clone() for key, moment in optimizer.moments.items()}
+    optimizer.forget(torch.tensor([1, 5]))
+    for (name, which), moment in optimizer.moments.items():
+        expected = before[name, which].clone()
+        if name != "b_dec":
+            typical = before[name, which][:5].mean(0)
+            expected[[1, 5]] = typical if which == "exp_avg_sq" else torch.zeros_like(typical)
+        torch.testing.assert_close(moment, expected, msg=name)

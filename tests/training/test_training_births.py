@@ -72,9 +72,13 @@ def test_dead_features_begin_anew(kind):
     moments = state.optimizer.moments["w_enc", "exp_avg_sq"].clone()
     run(state, 1)
     assert (state.optimizer.weights["b_enc"][dead] > -10).all()
-    for (name, _), moment in state.optimizer.moments.items():
-        if state.kind.weights[name].per_feature:
+    for (name, which), moment in state.optimizer.moments.items():
+        if not state.kind.weights[name].per_feature:
+            continue
+        if which == "exp_avg":
             assert not moment[dead].any(), name
+        else:
+            assert torch.equal(moment[3], moment[40]), name
     assert state.optimizer.moments["w_enc", "exp_avg_sq"][others].any()
     assert moments[others].any()
     assert not state.births.rows_since_fired_N[dead].any()
