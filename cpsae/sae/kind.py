@@ -25,10 +25,22 @@ from cpsae.sae.losses import Loss, reconstruction
 Weights = Mapping[str, Tensor]
 
 
+RECIPE: dict[str, Any] = {
+    "growth": "none",
+    "normalize": "unit",
+    "init": "data",
+    "lr": 8e-4,
+    "lr_scaling": "width",
+    "lr_decay": 0.2,
+}
+"""How kinds are trained that are compared with each other (docs/method.md says what of it is whose):
+dotted keys of settings."""
+
+
 class KindSettings(Settings):
     """Settings of one kind alone; a kind's `Settings` adds fields to it."""
 
-    preset: ClassVar[dict[str, Any]] = {"growth": "none"}
+    preset: ClassVar[dict[str, Any]] = RECIPE
     """What the preset of the kind's own name sets beside `kind`: dotted keys of any setting."""
 
 

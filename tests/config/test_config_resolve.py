@@ -225,12 +225,13 @@ def test_presets():
     assert resolve_fit({"": preset("paper")}).settings == FitSettings()
     baseline = resolve_fit({"": preset("baseline")}).settings
     assert (baseline.kind, baseline.growth) == ("relu", "none")
-    assert preset("relu") == preset("baseline")
+    assert (baseline.normalize, baseline.init, baseline.lr_decay) == ("layer", "tied", 0)
     assert resolve_fit({"": preset("competitive")}).settings == FitSettings()
-    for kind in ("topk", "batchtopk"):
+    for kind in ("relu", "topk", "batchtopk", "jumprelu", "gated", "p-anneal"):
         settings = resolve_fit({"": preset(kind)}).settings
-        assert (settings.growth, settings.lr, settings.method.k) == ("none", 3e-4, 32)  # type: ignore[attr-defined]
-        assert not hasattr(settings.method, "l1")
+        assert (settings.growth, settings.normalize, settings.init) == ("none", "unit", "data")
+        assert (settings.lr, settings.lr_scaling, settings.lr_decay) == (8e-4, "width", 0.2)
+        assert hasattr(settings.method, "l1") == (kind in ("relu", "gated", "p-anneal"))
     with pytest.raises(SettingsError, match="preset nobody's: expected one of paper, baseline, "):
         preset("nobody's")
 
