@@ -33,7 +33,7 @@ RECIPE: dict[str, Any] = {
     "lr_scaling": "width",
     "lr_decay": 0.2,
 }
-"""How kinds are trained that are compared with each other (docs/method.md says what of it is whose):
+"""How kinds are trained that are compared with each other (docs/method.md: what of it is whose):
 dotted keys of settings."""
 
 

@@ -71,15 +71,18 @@ def fit_recipe(path: Path) -> dict[str, Any]:
 
 
 def known_to_0_1(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in a run's config.json, whichever release wrote it, as this one writes them."""
+    """The settings in the config.json of a run of cpsae 0.1 as this release writes them: it had one
+    seed, and no loss on dead latents."""
     flat = flatten(settings)
     known = _defaults_of(str(flat.get("kind", DEFAULT_KIND)))
-    return _without_idle({"order_seed": flat.get("seed", 0), **flat}, known, idle=True)
+    without_loss = {"aux_k": 0} if "aux_k" in known else {}
+    then = {"order_seed": flat.get("seed", 0), **without_loss}
+    return _without_idle({**then, **flat}, known, idle=True)
 
 
 def with_newer(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in a run's config.json with those that came after it, which it had at their
-    defaults; as they are where this release does not take them."""
+    """The settings in a run's config.json with those that came after it: a setting that is added
+    does by default what was done before. As they are where this release does not take them."""
     try:
         return FitSettings.model_validate(nest(flatten(settings))).model_dump(mode="json")
     except (ValidationError, SettingsError):
