@@ -38,7 +38,9 @@ SHOWN = ("explained_variance", "cosine", "l0", "l0_eff", "dead", "mse", "skipped
 @click.command(short_help="Train a sparse autoencoder on a store.")
 @click.option("--store", metavar="FOLDER", help="Its data.  [default: acts.zarr]")
 @click.option(
-    "--preset", metavar="NAME", help="paper, baseline, or a kind of SAE.  [default: paper]"
+    "--preset",
+    metavar="NAME",
+    help="paper, baseline, frontier, or a kind of SAE.  [default: paper]",
 )
 @settings_options(OPTIONS)
 @click.option(

@@ -25,7 +25,7 @@ from cpsae.sae.losses import Loss, reconstruction
 Weights = Mapping[str, Tensor]
 
 
-RECIPE: dict[str, Any] = {
+COMMON_PRESET: dict[str, Any] = {
     "growth": "none",
     "normalize": "unit",
     "init": "data",
@@ -40,7 +40,7 @@ dotted keys of settings."""
 class KindSettings(Settings):
     """Settings of one kind alone; a kind's `Settings` adds fields to it."""
 
-    preset: ClassVar[dict[str, Any]] = RECIPE
+    preset: ClassVar[dict[str, Any]] = COMMON_PRESET
     """What the preset of the kind's own name sets beside `kind`: dotted keys of any setting."""
 
 

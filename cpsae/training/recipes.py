@@ -9,25 +9,28 @@ from pydantic import ValidationError
 from cpsae.config import Resolved, resolve
 from cpsae.config.resolve import RECIPE, flatten, nest, read_recipe, read_run_config
 from cpsae.errors import SettingsError
+from cpsae.sae.kind import COMMON_PRESET
 from cpsae.sae.kinds import kind_names, kinds_with_setting, load_kind
 from cpsae.training.settings import DEFAULT_KIND, FitSettings, refuse_key_of_another_kind
 
 _NAMED: dict[str, dict[str, Any]] = {
     "paper": {},
     "baseline": {"kind": "relu", "growth": "none"},
+    "frontier": {"kind": "lca-batchtopk", **COMMON_PRESET},
 }
 
 
 def preset_names() -> list[str]:
-    """`paper` and `baseline`, then one preset for each kind of SAE."""
+    """`paper`, `baseline` and `frontier`, then one preset for each kind of SAE."""
     return [*_NAMED, *kind_names()]
 
 
 def preset(name: str) -> dict[str, Any]:
     """The settings of a preset, as dotted keys; it holds only what differs from the defaults.
 
-    `baseline` is the paper's: all features from step 0 and no competition. A kind's own preset is
-    what the kind says. Raises SettingsError for an unknown name.
+    `baseline` is the paper's: all features from step 0 and no competition; `frontier` is what
+    reconstructs best of what we have tried (docs/experiments.md). A kind's own preset is what the
+    kind says. Raises SettingsError for an unknown name.
     """
     if name in _NAMED:
         return dict(_NAMED[name])

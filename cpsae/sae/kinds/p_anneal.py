@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from cpsae.sae.kind import RECIPE, Kind, KindSettings, Latents, RunPlan, Spec, Weights
+from cpsae.sae.kind import COMMON_PRESET, Kind, KindSettings, Latents, RunPlan, Spec, Weights
 from cpsae.sae.losses import Loss
 from cpsae.sae.precision import widen
 
@@ -23,7 +23,7 @@ _SMALLEST = 1e-3
 class PAnnealSettings(KindSettings):
     """The penalty: l1 * sum f at first, weight * sum f^p later."""
 
-    preset: ClassVar[dict[str, Any]] = {**RECIPE, "clip": 1.0}
+    preset: ClassVar[dict[str, Any]] = {**COMMON_PRESET, "clip": 1.0}
     l1: float = Field(0.04, ge=0)
     """Weight of the penalty while p is 1; later it is set so that the penalty of a batch does not
     change with p."""
