@@ -32,6 +32,7 @@ COMMON_PRESET: dict[str, Any] = {
     "lr": 8e-4,
     "lr_scaling": "width",
     "lr_decay": 0.2,
+    "revive_every": 250,
 }
 """How kinds are trained that are compared with each other (docs/method.md: what of it is whose):
 dotted keys of settings."""
