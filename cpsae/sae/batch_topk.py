@@ -8,6 +8,7 @@ that training batches kept.
 Names: B rows, D dimensions, M enabled features.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -19,10 +20,12 @@ from torch import Tensor
 from cpsae.config import Count
 from cpsae.errors import SettingsError
 from cpsae.sae.dead_latents import ReviveSettings, RevivingKind
-from cpsae.sae.kind import Latents, RunPlan, Spec, Weights
+from cpsae.sae.kind import COMMON_PRESET, Latents, RunPlan, Spec, Weights
 
 # About the last 100 batches: long enough to be steady, short enough to follow a run of 1,000 steps.
 _MOMENTUM = 0.99
+_MIN_FIRE_SHARE = 0.7
+"""Of what a batch keeps: as much may be forced."""
 _MIN_FIRE_UNTIL = 0.9
 """Part of the run after which none is forced any more, so that the threshold settles."""
 
@@ -50,9 +53,10 @@ class BatchTopKSettings(TopKSettings):
     """Times k that a row has at first; from there it falls to k, evenly in its logarithm."""
     k_until: float = Field(0.5, gt=0, le=1)
     """Part of the run after which it is k."""
+    preset: ClassVar[dict[str, Any]] = {**COMMON_PRESET, "min_fire_every": 1}
     min_fire_every: Count = Field(0, ge=0)
-    """In every so many batches each feature fires on the row where it is largest, within the same
-    k * B (MinFire); 0: never."""
+    """Once in so many batches each feature fires on the row where it is largest (MinFire), within
+    the same k * B, of which that takes up to 70 %; 0: never."""
 
 
 class BatchTopKKind(RevivingKind):
@@ -81,14 +85,14 @@ class BatchTopKKind(RevivingKind):
         """x: (B, D). `kept` is None where rare features were made to fire."""
         pre = F.linear(x_BD, w["w_enc"], w["b_enc"])
         f = pre.relu()
-        forces = self._forces()
-        kept, values = self.keep_largest(f, _with_largest_first(f) if forces else f)
-        return Latents(raw=f, competed=kept, pre=pre, kept=None if forces else values)
+        every = self._forced_every(f)
+        order = _with_largest_first(f, every, self.updates) if every else f
+        kept, values = self.keep_largest(f, order)
+        return Latents(raw=f, competed=kept, pre=pre, kept=None if every else values)
 
     def keep_largest(self, f_BM: Tensor, order_BM: Tensor) -> tuple[Tensor, Tensor]:
         """f where `order` is among the batch's largest, else 0, and the values that were kept."""
-        count = min(round(f_BM.shape[0] * self.budget(self.updates)), f_BM.numel())
-        indices = torch.topk(order_BM.flatten(), count, sorted=False).indices
+        indices = torch.topk(order_BM.flatten(), self._count(f_BM), sorted=False).indices
         values = f_BM.flatten()[indices]
         kept = torch.zeros_like(f_BM).flatten().scatter(0, indices, values)
         return kept.view_as(f_BM), values
@@ -119,9 +123,16 @@ class BatchTopKKind(RevivingKind):
             raise ValueError(f"threshold is {constants['threshold']}, not 0 or more")
         return kind
 
-    def _forces(self) -> bool:
-        every = self.settings.min_fire_every
-        return bool(every) and self.updates % every == 0 and self.updates < self._forced_steps()
+    def _count(self, f_BM: Tensor) -> int:
+        """Latents that the batch keeps."""
+        return min(round(f_BM.shape[0] * self.budget(self.updates)), f_BM.numel())
+
+    def _forced_every(self, f_BM: Tensor) -> int:
+        """Every how many features one is made to fire in this batch; 0: none is."""
+        if not self.settings.min_fire_every or self.updates >= self._forced_steps():
+            return 0
+        fitting = math.ceil(f_BM.shape[1] / max(1, _MIN_FIRE_SHARE * self._count(f_BM)))
+        return max(self.settings.min_fire_every, fitting)
 
     def _falling_steps(self) -> float:
         return self.settings.k_until * self.plan.steps
@@ -137,12 +148,12 @@ def follow(threshold: Tensor, smallest: Tensor) -> None:
     threshold.copy_(torch.where(threshold > 0, moved, smallest.double()))
 
 
-def _with_largest_first(f_BM: Tensor) -> Tensor:
-    """f, with infinity where a feature has its largest value of the batch, if that is above 0."""
-    largest = f_BM.max(dim=0)
+def _with_largest_first(f_BM: Tensor, every: int, turn: int) -> Tensor:
+    """f, with infinity where one of every so many features, whose turn it is, has its largest value
+    of the batch, if that is above 0."""
+    features = torch.arange(turn % every, f_BM.shape[1], every, device=f_BM.device)
+    largest = f_BM.detach()[:, features].max(dim=0)
     order = f_BM.detach().clone()
-    features = torch.arange(f_BM.shape[1], device=f_BM.device)
-    order[largest.indices, features] = torch.where(largest.values > 0, torch.inf, 0.0).to(
-        f_BM.dtype
-    )
+    first = torch.full_like(largest.values, torch.inf)
+    order[largest.indices, features] = torch.where(largest.values > 0, first, 0)
     return order

@@ -16,7 +16,7 @@ from cpsae.training.settings import DEFAULT_KIND, FitSettings, refuse_key_of_ano
 _NAMED: dict[str, dict[str, Any]] = {
     "paper": {},
     "baseline": {"kind": "relu", "growth": "none"},
-    "frontier": {"kind": "lca-batchtopk", **COMMON_PRESET},
+    "frontier": {"kind": "lca-batchtopk", **COMMON_PRESET, "min_fire_every": 1},
 }
 
 

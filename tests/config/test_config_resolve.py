@@ -222,13 +222,13 @@ def test_presets():
         assert settings.max_norm == 10
         if name in kinds:
             assert settings.kind == name
-    assert resolve_fit({"": preset("paper")}).settings == FitSettings()
-    baseline = resolve_fit({"": preset("baseline")}).settings
+    assert resolve_fit({"preset": preset("paper")}).settings == FitSettings()
+    baseline = resolve_fit({"preset": preset("baseline")}).settings
     assert (baseline.kind, baseline.growth) == ("relu", "none")
     assert (baseline.normalize, baseline.init, baseline.lr_decay) == ("layer", "tied", 0)
-    assert resolve_fit({"": preset("competitive")}).settings == FitSettings()
+    assert resolve_fit({"preset": preset("competitive")}).settings == FitSettings()
     for kind in ("relu", "topk", "batchtopk", "jumprelu", "gated", "p-anneal"):
-        settings = resolve_fit({"": preset(kind)}).settings
+        settings = resolve_fit({"preset": preset(kind)}).settings
         assert (settings.growth, settings.normalize, settings.init) == ("none", "unit", "data")
         assert (settings.lr, settings.lr_scaling, settings.lr_decay) == (8e-4, "width", 0.2)
         assert hasattr(settings.method, "l1") == (kind in ("relu", "gated", "p-anneal"))

@@ -57,22 +57,42 @@ def test_every_feature_that_can_fire_fires_on_its_largest_row():
     assert kept == rest[: 3 * B - len(forced)]
 
 
-def test_when_it_is_on():
+def test_each_feature_has_its_turn_until_nine_tenths_of_the_run():
     kind = build(k=3, min_fire_every=4)
     weights, x = problem()
-    forced = []
+    weights["b_enc"][12:16] = -1.9  # rare, and small where they fire: seldom kept by themselves
+    f = kind.encode_batch(weights, x).raw
+    rare = [i for i in range(12, 16) if f[:, i].any()]
+    assert rare
     for updates in range(100):
         kind.updates = updates
-        if kind.encode_batch(weights, x).kept is None:
-            forced.append(updates)
-    assert forced == [updates for updates in range(90) if updates % 4 == 0]
+        latents = kind.encode_batch(weights, x)
+        assert (latents.kept is None) == (updates < 90)
+        for feature in rare:
+            if updates < 90 and feature % 4 == updates % 4:
+                assert latents.competed[:, feature].any(), (updates, feature)
     assert kind.schedule_lengths()["min_fire_every"] == 90
+
+
+def test_at_most_seven_tenths_of_a_batch_are_forced():
+    kind = build(k=1, min_fire_every=1)  # keeps 16, of 20 features
+    weights, x = problem()
+    seen = set()
+    for updates in (0, 1):
+        kind.updates = updates
+        latents = kind.encode_batch(weights, x)
+        rows = latents.raw.argmax(0)
+        forced = [i for i in range(updates, N, 2) if latents.raw[rows[i], i] > 0]
+        assert len(forced) <= 0.7 * B
+        assert all(latents.competed[rows[i], i] > 0 for i in forced)
+        seen.update(forced)
+    assert seen == set(range(N)) - {7}
 
 
 def test_forced_latents_do_not_lower_the_threshold():
     (weights, x), rho = problem(), torch.zeros((), dtype=torch.float64)
     kind = build(k=3, min_fire_every=2)
-    for step in range(1, 5):  # updates 0 and 2 are forced
+    for step in (1, 2, 91, 92):  # the last two are not forced
         kind.updates = step - 1
         kind.after_step(step, rho, kind.encode_batch(weights, x).detached())
     plain = build(k=3)
