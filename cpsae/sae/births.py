@@ -59,7 +59,8 @@ def firing_level(x_BD: Tensor, directions_KD: Tensor, share: float) -> Tensor:
     x_BD = x_BD.float()
     below = min(len(x_BD) - 1, max(1, round((1 - share) * len(x_BD))))
     levels = []
-    for some_KD in directions_KD.split(_DIRECTIONS_AT_ONCE):
+    for first in range(0, len(directions_KD), _DIRECTIONS_AT_ONCE):
+        some_KD = directions_KD[first : first + _DIRECTIONS_AT_ONCE]
         values_BK = (x_BD @ some_KD.T).sort(dim=0).values
         levels.append((values_BK[below - 1] + values_BK[below]) / 2)
     return torch.cat(levels)
