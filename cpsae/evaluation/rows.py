@@ -48,7 +48,7 @@ class HeldOutRows:
         self.special = special
         self.of_contexts = store.manifest.contexts is not None
         self._unit_rows = store.manifest.contexts.rows if store.manifest.contexts else 1
-        self._most = limit(store, contexts) * self._unit_rows if contexts else None
+        self._most = limit(store, contexts) * self._unit_rows if contexts is not None else None
         self._chunks = list(self._within())
         self.rows = sum(count for _, count in self._chunks)
         self.units = sum(-(-count // self._unit_rows) for _, count in self._chunks)

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from cpsae.config import Count, Settings
 
+_DIRECTIONS_AT_ONCE = 1024
+"""Whose projections are sorted together, so that memory does not grow with the dictionary."""
+
 
 class BirthSettings(Settings):
     """How features begin that do not begin with the run."""
@@ -53,11 +56,14 @@ def draw_directions(candidates_RD: Tensor, count: int, generator: torch.Generato
 def firing_level(x_BD: Tensor, directions_KD: Tensor, share: float) -> Tensor:
     """(K,) a value that a `share` of the rows' projections on each direction, but at least one of
     several, is above: half-way between two of them, so that rounding decides nothing."""
-    projected_BK = x_BD.float() @ directions_KD.T
+    x_BD = x_BD.float()
     below = min(len(x_BD) - 1, max(1, round((1 - share) * len(x_BD))))
-    values_BK = projected_BK.sort(dim=0).values
-    level_K: Tensor = (values_BK[below - 1] + values_BK[below]) / 2
-    return level_K
+    levels = []
+    for first in range(0, len(directions_KD), _DIRECTIONS_AT_ONCE):
+        some_KD = directions_KD[first : first + _DIRECTIONS_AT_ONCE]
+        values_BK = (x_BD @ some_KD.T).sort(dim=0).values
+        levels.append((values_BK[below - 1] + values_BK[below]) / 2)
+    return torch.cat(levels)
 
 
 def _orthogonal(rows_KD: Tensor) -> Tensor:

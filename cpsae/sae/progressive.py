@@ -164,7 +164,8 @@ class Enabling:
         if self.complete or step % self.growth_every != 0:
             return 0
         if self.rule == "linear":
-            asked = self._evenly(step) - self.n_enabled
+            # never below 0: a run that was stretched may be ahead of its longer schedule
+            asked = max(0, self._evenly(step) - self.n_enabled)
         else:
             asked = growth(float(rho) if self.rule == "hybrid" else 0.0, self.n, self.rule)
         added = min(self.n - self.n_enabled, asked)

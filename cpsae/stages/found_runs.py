@@ -10,7 +10,7 @@ from cpsae.durable import is_aside, local_folder
 from cpsae.errors import RunError
 from cpsae.json_files import parse_object, read_object
 from cpsae.reporting.runs import Run
-from cpsae.training.recipes import known_to_0_1
+from cpsae.training.recipes import known_to_0_1, with_newer
 from cpsae.training.run_folder import SWEEP, RunFolder
 from cpsae.training.sweep import OF_THE_MACHINE
 
@@ -74,7 +74,8 @@ def read_run(path: Path) -> Run:
     config = folder.read_config()
     try:
         facts = "facts" in config
-        settings = flatten(config["settings"]) if facts else known_to_0_1(config["settings"])
+        asked = config["settings"]
+        settings = flatten(with_newer(asked if facts else known_to_0_1(asked)))
         schedule = config["facts"]["schedule"] if facts else config["schedule"]
         store = config["store"]
         run = Run(

@@ -3,6 +3,8 @@
 Names: B rows, D dimensions, N features, M enabled features.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -35,6 +37,15 @@ class Births:
         if not self.revive_every:
             return {}
         return {"revive_every": self.revive_every, "revive_until": self.revive_until}
+
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed run needs: nothing where none is revived."""
+        return {"rows_since_fired": self.rows_since_fired_N} if self.revive_every else {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore `state()`."""
+        if self.revive_every:
+            self.rows_since_fired_N.copy_(state["rows_since_fired"])
 
     @torch.no_grad()
     def after_update(
@@ -76,6 +87,8 @@ class Births:
     ) -> None:
         generator = torch.Generator().manual_seed((self.seed * _OF_A_RUN + step) % 2**63)
         residual_BD = x_BD - objective.reconstruct(optimizer.prefix(m), x_BD)
+        if not residual_BD.isfinite().all():
+            return  # the run has diverged, which is told where its loss and weights are looked at
         directions_KD = draw_directions(residual_BD, len(features), generator)
         seen_BD = x_BD - optimizer.weights["b_dec"] if objective.center else x_BD
         level_K = firing_level(seen_BD, directions_KD, self.settings.firing_share)

@@ -136,6 +136,20 @@ class FitSettings(FeedSettings, EnablingSettings, BirthSettings, TrainSettings):
             return value
         return load_kind(info.data.get("kind", DEFAULT_KIND)).Settings.model_validate(value)
 
+    @model_validator(mode="after")
+    def _each_can_apply(self) -> "FitSettings":
+        if self.new_features == "residual" and self.growth == "none":
+            raise SettingsError(
+                "new_features = residual: with growth = none no feature is enabled late; take "
+                "another growth, or new_features = initial"
+            )
+        if self.revive_every and self.frozen != "none":
+            raise SettingsError(
+                f"revive_every: would change the {self.frozen}, which is frozen; take 0, or frozen "
+                "= none"
+            )
+        return self
+
     @model_serializer(mode="wrap")
     def _flat(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         values = serialize(self)

@@ -108,9 +108,11 @@ class Trainable:
         rho = self.importance.update(self._indicator(step))
         self.kind.after_step(self.step, rho, step.latents)
         added = self.enabling.advance(self.step, rho)
-        self.births.after_update(
+        born = self.births.after_update(
             self.step, added, x_BD, step.latents, self.objective, self.optimizer
         )
+        if born:  # the batch was reconstructed once more
+            self.feature_products += 2 * n_enabled
         if added:
             self.optimizer.enable(self.enabling.n_enabled)
         if not measure:
@@ -149,9 +151,8 @@ class Trainable:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What an exact resume needs: tensors by name, and what JSON can hold."""
-        tensors = {**self.optimizer.tensors(), **self.importance.state()}
+        tensors = {**self.optimizer.tensors(), **self.importance.state(), **self.births.state()}
         tensors["early_loss"] = self.early_loss
-        tensors["rows_since_fired"] = self.births.rows_since_fired_N
         tensors |= {_KIND + name: tensor for name, tensor in self.kind.tensors.items()}
         state = {**self.enabling.state(), "feature_products": self.feature_products}
         return tensors, state
@@ -162,7 +163,7 @@ class Trainable:
         self.enabling.load_state(state)
         self.importance.load_state(tensors)
         self.feature_products = int(state["feature_products"])
-        self.births.rows_since_fired_N.copy_(tensors["rows_since_fired"])
+        self.births.load_state(tensors)
         self.early_loss.copy_(tensors["early_loss"])
         for name, tensor in self.kind.tensors.items():
             tensor.copy_(tensors[_KIND + name])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from tiny import TOKENS
 
+from cpsae.errors import SettingsError
 from cpsae.evaluation.rows import HeldOutRows
 from cpsae.evaluation.special_tokens import SpecialTokens
 from cpsae.store import open_store
@@ -65,3 +66,8 @@ def test_chunks_that_are_not_there_leave_no_gap_in_the_count(trained, monkeypatc
     assert gone in keys and held_out.units == len({u for s in held_out.slices() for u in s.units})
     assert next(held_out.slices()).units[0] == 0
     np.testing.assert_allclose(held_out.mean(np.inf), rows_of(part.evaluation).mean(0), rtol=1e-12)
+
+
+def test_no_contexts_at_all_is_refused(store):
+    with pytest.raises(SettingsError, match="--contexts: 0 is not a number of contexts"):
+        HeldOutRows(store, NONE, 0)

@@ -70,3 +70,10 @@ def test_the_same_generator_draws_the_same():
     one, other = (draw_directions(rows(), 5, generator(seed)) for seed in (3, 3))
     assert torch.equal(one, other)
     assert not torch.equal(one, draw_directions(rows(), 5, generator(4)))
+
+
+def test_levels_of_many_directions_are_those_of_a_few(monkeypatch):
+    x, directions = rows(100), draw_directions(rows(), 20, generator())
+    whole = firing_level(x, directions, 0.1)
+    monkeypatch.setattr("cpsae.sae.births._DIRECTIONS_AT_ONCE", 7)
+    torch.testing.assert_close(firing_level(x, directions, 0.1), whole)

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import reference
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from cpsae.errors import SettingsError
+from cpsae.sae.initialization import initialize
 from cpsae.sae.kind import RunPlan
 from cpsae.sae.kinds import kind_names, load_kind
 from cpsae.testing.kinds import KindTests
+from cpsae.training.rules import Objective, autograd
 from cpsae.training.settings import FitSettings
 
 for _name in kind_names():
@@ -146,3 +149,20 @@ def test_settings_of_other_kinds_are_refused_by_name(settings, text):
 def test_a_key_that_no_kind_has_is_refused():
     with pytest.raises(SettingsError, match="stepz"):
         FitSettings(stepz=3)
+
+
+@pytest.mark.parametrize("name", kind_names())
+def test_products_are_those_that_torch_counts(name):
+    d, n, rows = 16, 64, 32
+    own = {"k": 4} if "topk" in name else {}
+    settings = FitSettings(kind=name, **own)
+    kind = load_kind(name)(settings.method, RunPlan(d, n, steps=100, rows=10**6))
+    weights = initialize(kind.weights, d, n)
+    leaves = {key: torch.nn.Parameter(weight) for key, weight in weights.items()}
+    x = torch.randn(rows, d, generator=torch.Generator().manual_seed(0))
+    for kind.updates in (0, 95):
+        with FlopCounterMode(display=False) as counter:
+            autograd(Objective(kind), leaves, x)
+        products = counter.get_total_flops() / (2 * rows * d * n)
+        # products of prefixes are a little less than one of all
+        assert products == pytest.approx(kind.products_now(), abs=0.2)

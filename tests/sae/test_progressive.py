@@ -151,3 +151,10 @@ def test_resuming_is_exact():
     assert restored.n_enabled == enabling.n_enabled == 15
     with pytest.raises(ValueError, match="41"):
         restored.load_state({"n_enabled": 41})
+
+
+def test_linear_growth_never_takes_back_what_is_enabled():
+    """A run that is stretched goes on with a longer schedule than it was begun with."""
+    enabling = Enabling(100, rule="linear", growth_every=7, growth_steps=200)
+    enabling.load_state({"n_enabled": 98})
+    assert [enabling.advance(step, 0.0) for step in (105, 182, 196, 203)] == [0, 0, 0, 2]

@@ -1,8 +1,10 @@
 """Where runs are looked for; what is read of them is in test_stages_compare.py."""
 
+import json
+
 from run_files import write_run
 
-from cpsae.stages.found_runs import find_runs
+from cpsae.stages.found_runs import find_runs, read_run
 
 
 def test_numbers_in_names_are_in_the_order_of_numbers(tmp_path):
@@ -31,3 +33,16 @@ def test_where_runs_are_looked_for(tmp_path):
     assert found == [tmp_path / "elsewhere/b", tmp_path / "x/deep/a"]
     assert find_runs([tmp_path / "y"]) == [tmp_path / "y/linked"]
     assert find_runs([tmp_path / "x/a.old-1"]) == [tmp_path / "x/a.old-1"]  # named, so wanted
+
+
+def test_a_setting_that_came_after_a_run_is_at_its_default(tmp_path):
+    write_run(tmp_path / "before", preset="relu", temperature=None)
+    write_run(tmp_path / "after", preset="relu", temperature=None, new_features="initial")
+    for name in ("before", "after"):  # write_run's is the paper's; relu has none
+        file = tmp_path / name / "config.json"
+        config = json.loads(file.read_text())
+        del config["settings"]["temperature"]
+        file.write_text(json.dumps(config))
+    before, after = (read_run(tmp_path / name) for name in ("before", "after"))
+    assert before.settings["new_features"] == "initial"
+    assert before.settings == after.settings

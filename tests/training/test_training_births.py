@@ -1,8 +1,10 @@
 """When features begin anew, seen on whole updates: late ones, dead ones, and none but those."""
 
+import numpy as np
 import pytest
 import torch
 
+from cpsae.errors import SettingsError
 from cpsae.sae.kind import RunPlan
 from cpsae.sae.kinds import kind_names, load_kind
 from cpsae.sae.normalization import Normalizer
@@ -117,3 +119,45 @@ def test_features_that_took_part_are_counted():
         state.update(rows(step), 1e-3, measure=False)
     assert state.feature_products == 5 * seen
     assert state.flops(B) == 5 * 2 * B * D * seen
+
+
+def test_a_run_that_diverged_goes_on_to_where_that_is_told():
+    state = begun(growth="linear", new_features="residual", revive_every=5)
+    x = rows(1)
+    x[0] = torch.nan
+    for _ in range(5):
+        result = state.update(x, 1e-3)
+    assert state.enabling.n_enabled > 12
+    assert result is not None and not np.isfinite(result.loss)
+    assert not state.finite()
+
+
+def test_the_reconstructions_that_births_ask_for_are_counted():
+    state = begun(growth="linear", new_features="residual")
+    seen = 0
+    for step in range(1, 31):
+        enabled = state.enabling.n_enabled
+        state.update(rows(step), 1e-3, measure=False)
+        seen += (7 if state.enabling.n_enabled > enabled else 5) * enabled
+    assert state.feature_products == seen > 5 * 30 * 12
+
+
+def test_a_checkpoint_from_before_there_were_births_is_taken():
+    first, second = begun(), begun()
+    run(first, 3)
+    tensors, state = first.state()
+    assert "rows_since_fired" not in tensors
+    second.restore(3, tensors, state)
+    assert second.step == 3
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text"),
+    [
+        ({"growth": "none", "new_features": "residual"}, "no feature is enabled late"),
+        ({"frozen": "decoder", "revive_every": 10}, "would change the decoder, which is frozen"),
+    ],
+)
+def test_births_that_cannot_be_are_refused(wanted, text):
+    with pytest.raises(SettingsError, match=text):
+        FitSettings(kind="relu", **wanted)

@@ -37,7 +37,7 @@ class Gated(Kind):
         "r_mag": Spec("n"),
         "b_mag": Spec("n"),
     }
-    products = 8
+    products = 7
 
     def encode(self, w: Weights, x: Tensor) -> Latents:
         """x: (..., D). f is ReLU(gate)."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from cpsae.sae.batch_topk import BatchTopKKind, BatchTopKSettings
 from cpsae.sae.kind import Latents, Weights
 from cpsae.sae.losses import Loss
+from cpsae.sae.precision import widen
 
 
 class MatryoshkaSettings(BatchTopKSettings):
@@ -43,7 +44,7 @@ class MatryoshkaBatchTopK(BatchTopKKind):
         """Parts: mse, of the whole alone; nested, the mean over all sizes; aux."""
         mse = self.mse(x_BD, x_hat_BD)
         errors = [mse]
-        last, shorter = latents.competed.shape[1], x_hat_BD
+        last, shorter = latents.competed.shape[1], widen(x_hat_BD)
         for size in self._sizes(last):
             shorter = shorter - latents.competed[:, size:last] @ w["w_dec"][size:last]
             errors.append(self.mse(x_BD, shorter))

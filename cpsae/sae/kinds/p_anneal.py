@@ -71,8 +71,8 @@ class PAnneal(Kind):
     def p(self, updates: int) -> float:
         """The exponent of the update after so many."""
         begin, end = self.settings.anneal_from, self.settings.p_end
-        done = updates / max(self.plan.steps - 1, 1)
-        return 1 - (1 - end) * min(1.0, max(0.0, done - begin) / max(1 - begin, 1e-9))
+        done = min(1.0, updates / max(self.plan.steps - 1, 1))
+        return 1 - (1 - end) * max(0.0, done - begin) / max(1 - begin, 1e-9)
 
     def schedule_lengths(self) -> dict[str, float]:
         """When p has fallen."""

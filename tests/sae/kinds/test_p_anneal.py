@@ -70,3 +70,14 @@ def test_a_batch_in_which_nothing_fires_leaves_the_weight_alone():
     kind.after_step(5, torch.zeros(()), found.latents)
     assert float(kind.tensors["weight"]) == pytest.approx(0.04)
     assert found.loss.total.isfinite()
+
+
+def test_without_annealing_neither_exponent_nor_weight_ever_changes():
+    """Also after the last update: such a run may be given more steps."""
+    kind = build("p-anneal", steps=5, anneal_from=1.0)
+    weights, x = problem(kind)
+    for step in range(1, 6):
+        kind.after_step(step, torch.zeros(()), stepped(kind, weights, x).latents)
+        kind.updates = step
+        assert kind.p(step) == 1
+    assert float(kind.tensors["weight"]) == 0.04
