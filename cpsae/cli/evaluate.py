@@ -27,7 +27,7 @@ from cpsae.cli.options import output_options, terminal_of
     "--step",
     type=click.IntRange(1),
     metavar="N",
-    help="The autoencoder after that step, of a finished run or another; by default the finished.",
+    help="The autoencoder after that step, of a finished run or another; by default the final one.",
 )
 @click.option("--revision", metavar="REV", help="Branch, tag or commit of a model on the hub.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code that the model brings along.")

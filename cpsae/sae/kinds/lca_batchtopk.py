@@ -85,7 +85,8 @@ class LCABatchTopK(BatchTopKKind):
             return
         if self.measures(step - 1):
             first, second = latents.kept
-            follow(self.tensors["threshold"], second)
+            # where a batch keeps all that is above 0; a threshold of 0 is one that is not measured
+            follow(self.tensors["threshold"], second.clamp_min(torch.finfo(second.dtype).tiny))
         else:
             first = latents.kept.min()
         follow(self.tensors["first_threshold"], first)

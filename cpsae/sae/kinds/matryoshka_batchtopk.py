@@ -32,7 +32,7 @@ class MatryoshkaSettings(BatchTopKSettings):
 class MatryoshkaBatchTopK(BatchTopKKind):
     """BatchTopK whose squared error is the mean of those of the whole and of each prefix of it.
 
-    Prefixes are of all n features; one that is not enabled as far is the whole.
+    Prefixes are of all n features; one that is not enabled as far is left out.
     """
 
     name = "matryoshka-batchtopk"
