@@ -17,14 +17,13 @@ from cpsae.config.resolve import parse_assignments
 from cpsae.sae.kinds import kind_names
 from cpsae.sae.normalization import NAMES as NORMALIZATIONS
 from cpsae.stages.sweep import sweep
-from cpsae.training.recipes import preset, preset_names, resolve_fit
+from cpsae.training.recipes import preset, resolve_fit
 from cpsae.training.sweep import members, parse_axes
 
 PIPELINES = Path(recipe.__file__).parent
 RECIPES = sorted(
     file.parent.name for file in PIPELINES.glob("*/recipe.toml") if "demo" not in str(file)
 )
-STUB = Path(__file__).parent / "with_stub.py"
 
 RUNS = """
 columns = ["initial_loss"]
@@ -71,13 +70,12 @@ def test_there_are_four() -> None:
 @pytest.mark.parametrize("size", ["full", "small"])
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_fit_is_one_that_cpsae_takes(name, size) -> None:
-    """Presets, settings and swept values, of the presets that there are."""
+    """Presets, settings and swept values."""
     found = list(recipe.fit_commands(*asked(name, "--size", size)))
-    taken = [c for c in found if values_of(c, "--preset")[0] in preset_names()]
-    assert len(taken) >= 2
+    assert len(found) >= 2
     folders = [values_of(command, "--out")[0] for command in found]
     assert len(set(folders)) == len(folders)
-    for command in taken:
+    for command in found:
         assert all(
             run.settings.steps == (None if size == "full" else 1000) for run in runs_of(command)
         )
@@ -108,7 +106,8 @@ def test_stage_one(size) -> None:
 
 def test_the_frontier_has_every_kind() -> None:
     found, _, _ = asked("frontier")
-    assert set(kind_names()) <= {fits.preset for fits in found.runs.values()}
+    kinds = [preset(fits.preset)["kind"] for fits in found.runs.values()]
+    assert sorted(kinds) == sorted(kind_names())
     for fits in found.runs.values():
         [(key, values)] = fits.sweep.items()
         assert key == "l1" or values == [20, 40, 80, 160, 400]
@@ -173,12 +172,8 @@ def start(folder, gemma, corpus):
     """The small recipe in a process of its own, whose output goes to log.txt."""
     (folder / "tiny.toml").write_text(RUNS)
     (folder / "size.toml").write_text(SIZE)
-    program = (
-        f"import sys; sys.path.insert(0, {str(PIPELINES)!r}); import recipe; "
-        f"recipe.CPSAE = (sys.executable, {str(STUB)!r}); sys.exit(recipe.main(sys.argv[1:]))"
-    )
     arguments = [
-        *(sys.executable, "-c", program, folder / "tiny.toml", "--size", folder / "size.toml"),
+        *(sys.executable, recipe.__file__, folder / "tiny.toml", "--size", folder / "size.toml"),
         *("--model", gemma, "--dataset", corpus, "--out", folder / "out"),
     ]
     log = (folder / "log.txt").open("w")
