@@ -1,6 +1,7 @@
 """Explained variance and CE-loss score against L0, as SVG or PNG."""
 
 import io
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ _STYLE = {
 _PIXELS_AN_INCH = 100
 _WIDTH, _HEIGHT, _LEGEND_LINE = 8.0, 3.8, 0.19
 """Inches."""
+_LEGEND_LETTERS = 126
+"""As many stand beside each other in the legend, less ten for each column's sign."""
 _NO_STAMP = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 
 
@@ -63,13 +66,16 @@ def draw(series: Sequence[Series], file_format: str) -> bytes:
     from matplotlib.figure import Figure
 
     with own_style():
-        columns = 3 if max((len(line.label) for line in series), default=0) < 32 else 2
-        height = _HEIGHT + _LEGEND_LINE * -(-len(series) // columns)
+        longest = max((len(line.label) for line in series), default=0)
+        columns = next((c for c in (3, 2) if longest <= _LEGEND_LETTERS // c - 10), 1)
+        labels = [textwrap.fill(line.label, _LEGEND_LETTERS - 10) for line in series]
+        lines = sum(label.count("\n") + 1 for label in labels)
+        height = _HEIGHT + _LEGEND_LINE * -(-lines // columns)
         figure = Figure(figsize=(_WIDTH, height), dpi=_PIXELS_AN_INCH, layout="constrained")
         panels = figure.subplots(1, len(PANELS))
         for axes, name in zip(panels, PANELS, strict=True):
             _panel(axes, series, name)
-        handles = [_handle(number, line.label) for number, line in enumerate(series)]
+        handles = [_handle(number, label) for number, label in enumerate(labels)]
         figure.legend(handles=handles, loc="outside lower center", ncols=columns)
         figure.suptitle(_meaning_of_bars(series), fontsize=8, color="#555555")
         return as_bytes(figure, file_format)

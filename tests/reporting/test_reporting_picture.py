@@ -1,6 +1,7 @@
 """The picture, read back from its SVG: texts, points, bars, and the same bytes again."""
 
 import hashlib
+import io
 import re
 import struct
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
 import pytest
 
@@ -144,3 +146,16 @@ def test_no_two_lines_look_alike() -> None:
 def test_no_run_at_all() -> None:
     assert series_of([]) == []
     assert parts(draw([], "svg"))[0].count("no run has this figure yet") == 2
+
+
+@pytest.mark.parametrize("letters", [20, 45, 80, 250])
+def test_long_labels_stay_inside(letters) -> None:
+    """Nothing is drawn in the outermost columns of pixels, on which cut letters would stand."""
+    label = ("setting=value, " * 20)[:letters]
+    series = [
+        Series(f"{label} {i}", [group("relu", 20 + i, 0.5, 0.9), group("relu", 40 + i, 0.6, 0.95)])
+        for i in range(5)
+    ]
+    pixels = matplotlib.image.imread(io.BytesIO(draw(series, "png")))[..., :3]
+    assert (pixels[:, :2] > 0.99).all() and (pixels[:, -2:] > 0.99).all()
+    assert (pixels[-2:] > 0.99).all()
