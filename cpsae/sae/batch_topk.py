@@ -117,10 +117,11 @@ class BatchTopKKind(RevivingKind):
 
     @classmethod
     def from_constants(cls, constants: Mapping[str, Any], d: int, n: int) -> Self:
-        """Takes `k` and `threshold`."""
+        """Takes `k` and every threshold of `state`."""
         kind = super().from_constants(constants, d, n)
-        if kind.tensors["threshold"] < 0:
-            raise ValueError(f"threshold is {constants['threshold']}, not 0 or more")
+        for name, spec in cls.state.items():
+            if spec.saved and kind.tensors[name] < 0:
+                raise ValueError(f"{spec.saved} is {constants[spec.saved]}, not 0 or more")
         return kind
 
     def _count(self, f_BM: Tensor) -> int:

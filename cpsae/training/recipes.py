@@ -9,20 +9,22 @@ from pydantic import ValidationError
 from cpsae.config import Resolved, resolve
 from cpsae.config.resolve import RECIPE, flatten, nest, read_recipe, read_run_config
 from cpsae.errors import SettingsError
-from cpsae.sae.kind import COMMON_PRESET
 from cpsae.sae.kinds import kind_names, kinds_with_setting, load_kind
 from cpsae.training.settings import DEFAULT_KIND, FitSettings, refuse_key_of_another_kind
 
 _NAMED: dict[str, dict[str, Any]] = {
     "paper": {},
     "baseline": {"kind": "relu", "growth": "none"},
-    "frontier": {"kind": "lca-batchtopk", **COMMON_PRESET, "min_fire_every": 1},
 }
+
+
+_FRONTIER = "lca-batchtopk"
+"""The kind whose own preset `frontier` is."""
 
 
 def preset_names() -> list[str]:
     """`paper`, `baseline` and `frontier`, then one preset for each kind of SAE."""
-    return [*_NAMED, *kind_names()]
+    return [*_NAMED, "frontier", *kind_names()]
 
 
 def preset(name: str) -> dict[str, Any]:
@@ -34,6 +36,7 @@ def preset(name: str) -> dict[str, Any]:
     """
     if name in _NAMED:
         return dict(_NAMED[name])
+    name = _FRONTIER if name == "frontier" else name
     if name not in kind_names():
         raise SettingsError(f"preset {name}: expected one of {', '.join(preset_names())}")
     return {"kind": name, **load_kind(name).Settings.preset}

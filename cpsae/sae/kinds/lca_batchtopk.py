@@ -8,7 +8,7 @@ Names: B rows, D dimensions, M enabled features.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -98,14 +98,6 @@ class LCABatchTopK(BatchTopKKind):
     def schedule_lengths(self) -> dict[str, float]:
         """From when on the second threshold is measured, and what BatchTopK has."""
         return {**super().schedule_lengths(), "steps": self.plan.steps}
-
-    @classmethod
-    def from_constants(cls, constants: Mapping[str, Any], d: int, n: int) -> Self:
-        """Takes `k`, `inhibition` and both thresholds."""
-        kind = super().from_constants(constants, d, n)
-        if kind.tensors["first_threshold"] < 0:
-            raise ValueError(f"first_threshold is {constants['first_threshold']}, not 0 or more")
-        return kind
 
     def _inhibited(self, w: Weights, x: Tensor, z: Tensor, first: Tensor) -> Tensor:
         """ReLU(z + eta W_dec^T (x - x_hat)) (..., M), x_hat being what `first` reconstructs."""

@@ -30,4 +30,4 @@ class TopK(RevivingKind):
         f = pre.relu()
         values, indices = torch.topk(f, min(self.k, f.shape[-1]), dim=-1, sorted=False)
         kept = torch.zeros_like(f).scatter(-1, indices, values)
-        return Latents(raw=f, competed=kept, pre=pre, kept=values)
+        return Latents(raw=f, competed=kept, pre=pre)
