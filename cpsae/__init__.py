@@ -13,6 +13,7 @@ _HOME_OF = {
     "fit": "cpsae.stages.fit",
     "sweep": "cpsae.stages.sweep",
     "evaluate": "cpsae.stages.evaluate",
+    "evaluate_each": "cpsae.stages.evaluate",
     "compare": "cpsae.stages.compare",
     "load": "cpsae.stages.load",
     "open_store": "cpsae.store",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from cpsae.sae.autoencoder import SparseAutoencoder as SparseAutoencoder
     from cpsae.stages.compare import compare as compare
     from cpsae.stages.evaluate import evaluate as evaluate
+    from cpsae.stages.evaluate import evaluate_each as evaluate_each
     from cpsae.stages.extract import extract as extract
     from cpsae.stages.fit import fit as fit
     from cpsae.stages.load import load as load

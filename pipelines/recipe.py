@@ -150,14 +150,15 @@ def fit_commands(recipe: Recipe, size: Size, options: argparse.Namespace) -> Ite
 
 
 def evaluations(size: Size, options: argparse.Namespace) -> Iterator[list[str]]:
-    """`cpsae evaluate` through the language model for each finished run that was not yet."""
+    """`cpsae evaluate` of all finished runs that were not yet put through the language model: one
+    command, for which it runs as it is once."""
     from cpsae.stages.found_runs import find_runs, read_run
 
     more = [text for key, value in size.evaluate.items() for text in _flag(key, value)]
-    for path in find_runs([options.folder]):
-        run = read_run(path)
-        if run.finished and run.value("ce_loss_score") is None:
-            yield ["evaluate", str(path), "--model", "store", *more]
+    found = [read_run(path) for path in find_runs([options.folder])]
+    new = [str(r.path) for r in found if r.finished and r.value("ce_loss_score") is None]
+    if new:
+        yield ["evaluate", *new, "--model", "store", *more]
 
 
 def report(recipe: Recipe, options: argparse.Namespace) -> None:

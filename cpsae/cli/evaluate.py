@@ -1,4 +1,4 @@
-"""`cpsae evaluate`: a run on held-out rows, and in the language model."""
+"""`cpsae evaluate`: runs on held-out rows, and in the language model."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,9 +7,12 @@ import click
 
 from cpsae.cli.options import output_options, terminal_of
 
+_SEVERAL = ("l0", "explained_variance", "dead", "ce_loss_score", "kl_score")
+"""What is printed of each of several runs."""
 
-@click.command(short_help="Measure a run on a store's held-out rows.")
-@click.argument("run", metavar="RUN")
+
+@click.command(short_help="Measure runs on a store's held-out rows.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("--store", metavar="FOLDER", help="Another store; by default the run's own.")
 @click.option(
     "--model",
@@ -44,21 +47,31 @@ from cpsae.cli.options import output_options, terminal_of
     help="auto, cpu, cuda or cuda:I.",
 )
 @output_options
-def command(run: str, **values: Any) -> None:
+def command(runs: tuple[str, ...], **values: Any) -> None:
     """Measure the autoencoder of RUN on the held-out rows of a store, and with --model what its
-    reconstructions do to the language model.
+    reconstructions do to the language model. RUN is a run, a sweep, or a folder of runs; what is
+    the same for several is computed once.
 
     Writes RUN/evaluation.json, whose names docs/method.md explains; with --step
     RUN/evaluation-step-NNNNNN.json.
     """
     with terminal_of(values) as terminal:
-        from cpsae.stages.evaluate import evaluate
+        from cpsae.stages.evaluate import evaluate_each, is_run
 
-        result = evaluate(run, **values, on_event=terminal.on_event)
-        if not terminal.result(result.content):
-            step = values["step"]
-            after = "" if step is None else f" after step {step:,}"
-            terminal.table(f"{run}{after} (held-out rows)", list(_rows(result.content)))
+        step = values["step"]
+        after = "" if step is None else f" after step {step:,}"
+        found = evaluate_each(runs, **values, on_event=terminal.on_event)
+        if len(runs) == 1 and is_run(runs[0]):
+            [result] = found.values()
+            if not terminal.result(result.content):
+                title = f"{runs[0]}{after} (held-out rows)"
+                terminal.table(title, list(_rows(result.content)))
+            return
+        each = [{"run": str(path), **result.content} for path, result in found.items()]
+        if not terminal.result({"runs": each}):
+            shown = [name for name in _SEVERAL if name in each[0]]
+            rows = [[content.get(name) for name in ("run", *shown)] for content in each]
+            terminal.grid(f"held-out rows{after}", ["run", *shown], rows)
 
 
 def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:

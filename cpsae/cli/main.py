@@ -17,7 +17,7 @@ from cpsae.errors import CpsaeError
 _COMMANDS = {
     "extract": ("extract", "Write a language model's activations to a store."),
     "fit": ("fit", "Train a sparse autoencoder on a store."),
-    "evaluate": ("evaluate", "Measure a run on a store's held-out rows."),
+    "evaluate": ("evaluate", "Measure runs on a store's held-out rows."),
     "compare": ("compare", "Put runs beside each other, in a table and a picture."),
     "info": ("info", "Say what is in a store or a run."),
     "verify": ("verify", "Check every chunk of a store."),

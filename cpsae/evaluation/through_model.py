@@ -1,13 +1,13 @@
 """What a reconstruction does to the language model that it is put into (METHOD section 6).
 
-Of each held-out context the model runs as it is, with reconstructions in the place of the rows of
-the store's site, and with zeros in their place. Names: B contexts, T tokens a context, V
-vocabulary, U contexts as bootstrap units, C columns (sums over a context's positions).
+Of each held-out context the model runs as it is, with zeros in the place of the rows of the store's
+site, and, for each autoencoder, with reconstructions in their place. Names: B contexts, T tokens a
+context, V vocabulary, U contexts as bootstrap units, C columns (sums over a context's positions).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,44 +53,44 @@ class ThroughModelResult:
 
 
 def measure_through(
-    sae: SparseAutoencoder,
+    saes: Sequence[SparseAutoencoder],
     store: Store,
     model: SplicedModel,
     special: SpecialTokens,
     contexts: int | None = None,
     on_event: OnEvent = ignore,
-) -> ThroughModelResult:
-    """CE and KL on the store's held-out contexts, or the first `contexts` of those that are there.
+) -> list[ThroughModelResult]:
+    """CE and KL of each autoencoder on the store's held-out contexts, or the first `contexts` of
+    those that are there.
 
-    sae: float32, on the model's device. Raises StoreError where nothing is held out, or the store
+    saes: float32, on the model's device. Raises StoreError where nothing is held out, or the store
     has no tokens; ModelError where the model cannot run.
     """
     numbers = context_numbers(store, contexts)
-    sums = SumsByUnit(len(numbers), len(_COLUMNS))
+    sums = [SumsByUnit(len(numbers), len(_COLUMNS)) for _ in saes]
     on_event(Started("evaluate through the model", len(numbers), "context", kept=False))
     done = 0
     for tokens in _batches(store, numbers, model):
         units = np.arange(done, done + len(tokens))
-        of_contexts = _context_values(sae, store, model, special, tokens)
-        sums.add(units, np.ones(len(tokens), dtype=bool), of_contexts)
+        here = _Batch(store, model, special, tokens)
+        for sae, of_sae in zip(saes, sums, strict=True):
+            of_sae.add(units, np.ones(len(tokens), dtype=bool), here.values(sae))
         done += len(tokens)
         on_event(Advanced(done))
     on_event(Finished())
-    table = sums.result()
-    values = {name: float(value) for name, value in _figures(table.sum(0)).items()}
+    basis = {"name": model.name, "dtype": dtype_name(model.dtype), "contexts": len(numbers)}
+    return [_result(of_sae.result(), basis) for of_sae in sums]
+
+
+def _result(table_UC: npt.NDArray[np.float64], basis: dict[str, Any]) -> ThroughModelResult:
+    values = {name: float(value) for name, value in _figures(table_UC.sum(0)).items()}
     ours = {name: value for name, value in values.items() if not name.startswith(PREFIX)}
-    found = intervals(table, _figures)
-    basis = {
-        "name": model.name,
-        "dtype": dtype_name(model.dtype),
-        "contexts": len(numbers),
-        "positions": int(table[:, 0].sum()),
-    }
+    found = intervals(table_UC, _figures)
     return ThroughModelResult(
         defined(ours),
         {f"{name}_ci": middle for name, middle in found.items()},
         defined({name: value for name, value in values.items() if name.startswith(PREFIX)}),
-        {"model": basis},
+        {"model": {**basis, "positions": int(table_UC[:, 0].sum())}},
     )
 
 
@@ -121,41 +121,58 @@ def _batches(
         yield np.concatenate([part.tokens(range(n, n + 1)) for n in here])
 
 
-def _context_values(
-    sae: SparseAutoencoder,
-    store: Store,
-    model: SplicedModel,
-    special: SpecialTokens,
-    tokens_BT: npt.NDArray[np.int32],
-) -> Tensor:
-    """What each context adds to the sums: (B, C) float64."""
-    assert store.manifest.contexts is not None, "context_numbers refuses stores without"
-    is_text = ~special.among(tokens_BT)
-    has_rows = np.arange(tokens_BT.shape[1]) >= store.manifest.contexts.first_position
-    tokens, text, ours = (
-        torch.from_numpy(values).to(model.device)
-        for values in (tokens_BT.astype(np.int64), is_text, is_text & has_rows)
-    )
-    clean = model.logits(tokens)
-    everywhere = torch.ones_like(text)
-    ce_clean, _ = _compare(clean, clean, tokens)
-    ce_sae, kl_sae = _compare(clean, model.logits(tokens, _by_sae(sae, ours)), tokens)
-    ce_zero, kl_zero = _compare(clean, model.logits(tokens, _by_zeros(ours)), tokens)
-    their_sae = (ce_sae, kl_sae)
-    if (is_text & ~has_rows).any():
-        their_sae = _compare(clean, model.logits(tokens, _by_sae(sae, text)), tokens)
-    their_zero = _compare(clean, model.logits(tokens, _by_zeros(everywhere)), tokens)
-    predicting, their_predicting = ours[:, :-1], text[:, :-1]
-    columns = [
-        *(_sum(v, predicting) for v in (torch.ones_like(ce_clean), ce_clean, ce_sae, ce_zero)),
-        *(_sum(v[:, :-1], predicting) for v in (kl_sae, kl_zero)),
-        *(
-            _sum(v, their_predicting)
-            for v in (torch.ones_like(ce_clean), ce_clean, their_sae[0], their_zero[0])
-        ),
-        *(_sum(v, text) for v in (torch.ones_like(kl_sae), their_sae[1], their_zero[1])),
-    ]
-    return torch.stack(columns, dim=1)
+class _Batch:
+    """A batch of contexts, with all that is the same for every autoencoder."""
+
+    def __init__(
+        self,
+        store: Store,
+        model: SplicedModel,
+        special: SpecialTokens,
+        tokens_BT: npt.NDArray[np.int32],
+    ) -> None:
+        assert store.manifest.contexts is not None, "context_numbers refuses stores without"
+        is_text = ~special.among(tokens_BT)
+        has_rows = np.arange(tokens_BT.shape[1]) >= store.manifest.contexts.first_position
+        self._tokens, self._text, self._ours = (
+            torch.from_numpy(values).to(model.device)
+            for values in (tokens_BT.astype(np.int64), is_text, is_text & has_rows)
+        )
+        self._theirs_differ = bool((is_text & ~has_rows).any())
+        self._model = model.on(self._tokens)
+        self._ce_clean, _ = self._compare(self._model.clean)
+        self._by_zeros = self._with(_by_zeros(self._ours))
+        self._their_zeros = self._with(_by_zeros(torch.ones_like(self._text)))
+
+    def values(self, sae: SparseAutoencoder) -> Tensor:
+        """What each context adds to the sums: (B, C) float64."""
+        by_sae = self._with(_by_sae(sae, self._ours))
+        theirs = self._with(_by_sae(sae, self._text)) if self._theirs_differ else by_sae
+        ours, text = self._ours, self._text
+        predicting, their_predicting = ours[:, :-1], text[:, :-1]
+        ce_clean, one = self._ce_clean, torch.ones_like(self._ce_clean)
+        columns = [
+            *(_sum(v, predicting) for v in (one, ce_clean, by_sae.ce, self._by_zeros.ce)),
+            *(_sum(v.kl[:, :-1], predicting) for v in (by_sae, self._by_zeros)),
+            *(_sum(v, their_predicting) for v in (one, ce_clean, theirs.ce, self._their_zeros.ce)),
+            *(_sum(v, text) for v in (torch.ones_like(theirs.kl), theirs.kl, self._their_zeros.kl)),
+        ]
+        return torch.stack(columns, dim=1)
+
+    def _with(self, replace: Replace) -> "_Compared":
+        return self._compare(self._model.logits(replace))
+
+    def _compare(self, logits: Tensor) -> "_Compared":
+        return _compare(self._model.clean, logits, self._tokens)
+
+
+class _Compared(NamedTuple):
+    """Logits against the next tokens, and against the clean ones, in nats."""
+
+    ce: Tensor
+    """(B, T - 1), of predicting the next token."""
+    kl: Tensor
+    """(B, T), from the clean ones."""
 
 
 def _by_sae(sae: SparseAutoencoder, where_BT: Tensor) -> Replace:
@@ -169,9 +186,8 @@ def _by_zeros(where_BT: Tensor) -> Replace:
     return lambda rows: rows.masked_fill(where_BT[..., None], 0)
 
 
-def _compare(clean: Tensor, other: Tensor, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """CE (B, T - 1) of predicting the next token with `other`, and KL (B, T) of `other` from
-    `clean`, in nats; logits (B, T, V), in float32 a few positions at a time."""
+def _compare(clean: Tensor, other: Tensor, tokens_BT: Tensor) -> _Compared:
+    """Logits (B, T, V), in float32 a few positions at a time."""
     batch, length, vocabulary = clean.shape
     targets = torch.cat([tokens_BT[:, 1:], tokens_BT[:, :1]], dim=1).reshape(-1)
     ce, kl = [], []
@@ -186,7 +202,8 @@ def _compare(clean: Tensor, other: Tensor, tokens_BT: Tensor) -> tuple[Tensor, T
         # a token that the model rules out adds nothing: 0 log 0
         terms = log_p.exp() * (log_p - log_q).masked_fill(log_p == -torch.inf, 0)
         kl.append(terms.sum(-1))
-    return torch.cat(ce).reshape(batch, length)[:, :-1], torch.cat(kl).reshape(batch, length)
+    of_all = torch.cat(ce).reshape(batch, length)
+    return _Compared(of_all[:, :-1], torch.cat(kl).reshape(batch, length))
 
 
 def _sum(values: Tensor, counted: Tensor) -> Tensor:

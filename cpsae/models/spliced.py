@@ -3,7 +3,8 @@
 Names: B contexts, T tokens a context, D dimensions, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,6 +39,8 @@ class SplicedModel:
         self._model = model
         self._replace: Replace | None = None
         self._came_by = False
+        self._early = list(blocks)[: site.layer]
+        self._early_can_be_kept = bool(self._early)
         self._shape = torch.Size()
         block = blocks[site.layer]
         if site.point == "resid_pre":
@@ -64,6 +67,7 @@ class SplicedModel:
         text = model.get_submodule(skeleton.anatomy.text)
         spliced = cls(source.name, model, site, blocks, text.config)
         spliced._refuse_looking_ahead()
+        spliced._early_can_be_kept = bool(spliced._early) and spliced._is_same_from_the_site_on()
         return spliced
 
     @torch.no_grad()
@@ -84,6 +88,41 @@ class SplicedModel:
                 f"{self.site.layer}; take the model that the store was made with"
             )
         return logits
+
+    def on(self, tokens_BT: Tensor) -> "OnContexts":
+        """The model on these contexts, to be run with several replacements."""
+        return OnContexts(self, tokens_BT)
+
+    @contextmanager
+    def keeping(self) -> Iterator[list[Any]]:
+        """Meanwhile what comes out of the last block before the site's is put into a list, which
+        stays empty where a run cannot begin there."""
+        kept: list[Any] = []
+        if not self._early_can_be_kept:
+            yield kept
+            return
+        handle = self._early[-1].register_forward_hook(
+            lambda _block, _inputs, output: kept.append(_copied(output))
+        )
+        try:
+            yield kept
+        finally:
+            handle.remove()
+
+    @contextmanager
+    def beginning_with(self, kept: list[Any]) -> Iterator[None]:
+        """Meanwhile the blocks before the site's compute nothing: they give what was kept."""
+        early = self._early if len(kept) == 1 else []
+        before = [vars(block).get("forward") for block in early]
+        for block in early:
+            block.forward = lambda *_inputs, **_options: _copied(kept[0])
+        try:
+            yield
+        finally:
+            for block, forward in zip(early, before, strict=True):
+                del block.forward
+                if forward is not None:
+                    block.forward = forward
 
     @property
     def vocabulary(self) -> int:
@@ -117,14 +156,25 @@ class SplicedModel:
     def _splice_output(self, _module: nn.Module, _inputs: Any, output: Any) -> Any:
         if self._replace is None:
             return None
-        rows = self._spliced(first_tensor(output))
-        return rows if isinstance(output, Tensor) else (rows, *output[1:])
+        return _with_rows(output, self._spliced(first_tensor(output)))
 
     def _spliced(self, given: Tensor) -> Tensor:
         assert self._replace is not None, "hooks ask first"
         self._came_by = True
         # OPT's fc2 gives (B * T, D)
         return self._replace(given.reshape(*self._shape, given.shape[-1])).reshape(given.shape)
+
+    def _is_same_from_the_site_on(self) -> bool:
+        """Whether all that a block hands on is what it returns. Some models hand on more, past
+        their blocks; those are run as a whole each time."""
+        first = harmless_token(self._model.config, self.vocabulary)
+        tokens = (first + torch.arange(12).reshape(2, 6)) % self.vocabulary
+        changes: list[Replace] = [torch.zeros_like, lambda rows: rows / 2, torch.zeros_like]
+        try:
+            here = self.on(tokens)
+            return all(torch.equal(here.logits(c), self.logits(tokens, c)) for c in changes)
+        except ModelError:
+            return False
 
     def _refuse_looking_ahead(self) -> None:
         """Two contexts that differ in their last token alone: what a masked model predicts before
@@ -138,6 +188,32 @@ class SplicedModel:
                 f"model {self.name}: what it predicts at a token depends on those behind it, as in "
                 "a masked model; CE and KL need a causal model"
             )
+
+
+class OnContexts:
+    """A model on some contexts: as it is, and as often as one likes from the site's block on."""
+
+    def __init__(self, model: SplicedModel, tokens_BT: Tensor) -> None:
+        """tokens_BT: of any integer type. Raises ModelError where the model cannot run."""
+        self._model, self._tokens = model, tokens_BT
+        with model.keeping() as self._kept:
+            self.clean = model.logits(tokens_BT)
+            """(B, T, V), nothing replaced."""
+
+    def logits(self, replace: Replace) -> Tensor:
+        """What `SplicedModel.logits` gives, to the bit."""
+        with self._model.beginning_with(self._kept):
+            return self._model.logits(self._tokens, replace)
+
+
+def _with_rows(output: Any, rows: Tensor) -> Any:
+    """What a block returned, with other rows."""
+    return rows if isinstance(output, Tensor) else (rows, *output[1:])
+
+
+def _copied(output: Any) -> Any:
+    """What a block returned, its rows copied: the next block may change them in place."""
+    return _with_rows(output, first_tensor(output).clone())
 
 
 def _is_rows(value: Any) -> bool:

@@ -1,5 +1,7 @@
-"""A run measured on held-out rows, and through the language model, as one calls it."""
+"""Runs measured on held-out rows, and through the language model, as one calls it."""
 
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,10 +11,10 @@ import torch
 from cpsae.device import choose_device
 from cpsae.errors import RunError, SettingsError, StoreError
 from cpsae.evaluation.held_out import HeldOutResult, measure
-from cpsae.evaluation.special_tokens import SpecialTokens
-from cpsae.events import OnEvent, ignore
+from cpsae.events import Note, OnEvent, ignore
 from cpsae.sae.autoencoder import SparseAutoencoder
 from cpsae.stages.fit import refuse_other_store
+from cpsae.stages.found_runs import find_runs
 from cpsae.stages.load import load
 from cpsae.store import Store, open_store
 from cpsae.store.bound import norm_bound
@@ -21,6 +23,10 @@ from cpsae.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from cpsae.evaluation.through_model import ThroughModelResult
+
+
+_WEIGHTS_AT_ONCE = 1 << 32
+"""Bytes of autoencoders that are measured in one pass."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +79,104 @@ def evaluate(
     or store or model, nothing is held out, the model is not the store's, or another store lies
     where the run's own one did.
     """
-    choice = _choice(model, revision, trust_remote_code, dtype)
-    folder = RunFolder(run)
+    how = _How(_choice(model, revision, trust_remote_code, dtype), contexts, step, on_event)
+    [(_, found)] = _evaluated([RunFolder(run)], store, choose_device(device), how)
+    return found
+
+
+def evaluate_each(
+    paths: Sequence[str | Path],
+    store: str | Path | None = None,
+    *,
+    model: str | None = None,
+    contexts: int | None = None,
+    step: int | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    dtype: str | None = None,
+    device: str = "auto",
+    on_event: OnEvent = ignore,
+) -> dict[Path, Evaluation]:
+    """What `evaluate` gives of each run at or below `paths`, in less time: of runs of one store the
+    language model runs as it is, and up to the store's site, once for all.
+
+    Below a path that is no run itself, unfinished ones are left out, unless `step` is given.
+    A run's file is written when all that are measured along with it are. Raises a CpsaeError as
+    `evaluate` does.
+    """
+    how = _How(_choice(model, revision, trust_remote_code, dtype), contexts, step, on_event)
+    folders = [RunFolder(path) for path in _runs(paths, step, on_event)]
+    found = dict(_evaluated(folders, store, choose_device(device), how))
+    return {folder.path: found[folder.path] for folder in folders}
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether this is a run's own folder."""
+    return RunFolder(path).started
+
+
+@dataclass(frozen=True)
+class _How:
+    """What is the same for all runs."""
+
+    choice: ModelChoice | None
+    contexts: int | None
+    step: int | None
+    on_event: OnEvent
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A run, the store that it is measured on, and the bound of that store's rows."""
+
+    folder: RunFolder
+    store: Store
+    bound: float
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    asked: _Asked
+    sae: SparseAutoencoder
+
+
+def _runs(paths: Sequence[str | Path], step: int | None, on_event: OnEvent) -> list[Path]:
+    runs: list[Path] = []
+    for path in paths:
+        if is_run(path) or not RunFolder(path).path.is_dir():
+            runs.append(RunFolder(path).path)
+            continue
+        for run in find_runs([path]):
+            if step is not None or RunFolder(run).complete:
+                runs.append(run)
+            else:
+                on_event(Note(f"{run}: is not finished; left out", "warning"))
+    if not runs:
+        raise RunError(f"{', '.join(map(str, paths))}: no run is finished; run `cpsae fit` again")
+    return list(dict.fromkeys(runs))
+
+
+def _evaluated(
+    folders: Sequence[RunFolder], store: str | Path | None, device: torch.device, how: _How
+) -> Iterator[tuple[Path, Evaluation]]:
+    """Each run's evaluation, once it is written."""
+    opened: dict[Path, Store] = {}
+    by_store: dict[str, list[_Asked]] = {}
+    for folder in folders:
+        asked = _asked(folder, store, opened)
+        by_store.setdefault(str(asked.store.path), []).append(asked)
+    for runs in by_store.values():
+        through = None
+        if how.choice is not None:
+            through = _Through(how.choice, runs[0].store, device, how)
+        for some in _at_once(runs, device, how.step):
+            for asked, result in _measured(some, through, how):
+                written = asked.folder.write_evaluation(result.as_json(), asked.store, how.step)
+                yield asked.folder.path, Evaluation(*written, result.metrics)
+
+
+def _asked(folder: RunFolder, store: str | Path | None, opened: dict[Path, Store]) -> _Asked:
     config = folder.read_config()
-    place = choose_device(device)
-    sae = load(folder.path, place, step=step)
     try:
         path, identity = config["store"]["path"], config["store"]["identity"]
         max_norm = config["settings"]["max_norm"]
@@ -87,20 +186,12 @@ def evaluate(
         ) from None
     if store is None and not Path(path).is_dir():
         raise StoreError(f"{path}: the run's store is not there any more; name it with --store")
-    opened = open_store(store or path, allow_partial=True)
+    place = Path(store or path)
+    if place not in opened:
+        opened[place] = open_store(place, allow_partial=True)
     if store is None:
-        refuse_other_store(opened, identity)
-    bound = _bound(folder, config, opened, identity, max_norm)
-    through, special = None, None
-    if choice is not None:
-        through, special = _through(choice, sae, opened, place, contexts, on_event)
-    results = measure([sae], opened, bound, on_event, contexts=contexts, special=special)
-    assert results is not None, "nobody asked to stop"
-    [result] = results
-    if through is not None:
-        result = _joined(result, through)
-    written = folder.write_evaluation(result.as_json(), opened, step)
-    return Evaluation(*written, result.metrics)
+        refuse_other_store(opened[place], identity)
+    return _Asked(folder, opened[place], _bound(folder, config, opened[place], identity, max_norm))
 
 
 def _choice(
@@ -118,23 +209,61 @@ def _choice(
     return None
 
 
-def _through(
-    choice: ModelChoice,
-    sae: SparseAutoencoder,
-    store: Store,
-    device: torch.device,
-    contexts: int | None,
-    on_event: OnEvent,
-) -> "tuple[ThroughModelResult, SpecialTokens]":
-    # where no model is asked for, nothing of transformers is imported
-    from cpsae.evaluation.store_model import find_model, load_model, special_tokens
-    from cpsae.evaluation.through_model import measure_through
+def _at_once(
+    runs: Sequence[_Asked], device: torch.device, step: int | None
+) -> Iterator[list[_Loaded]]:
+    """Their autoencoders, as many as may be held at once."""
+    some: list[_Loaded] = []
+    size = 0
+    for asked in runs:
+        sae = load(asked.folder.path, device, step=step)
+        own = sum(parameter.nbytes for parameter in sae.parameters())
+        if some and size + own > _WEIGHTS_AT_ONCE:
+            yield some
+            some, size = [], 0
+        some.append(_Loaded(asked, sae))
+        size += own
+    yield some
 
-    source = find_model(store, choice.name, choice.revision, choice.trust_remote_code)
-    dtype = TORCH_DTYPES[choice.dtype] if choice.dtype else None
-    model = load_model(store, source, device, dtype)
-    special = special_tokens(source, model, on_event)
-    return measure_through(sae, store, model, special, contexts, on_event), special
+
+def _measured(
+    loaded: Sequence[_Loaded], through: "_Through | None", how: _How
+) -> Iterator[tuple[_Asked, HeldOutResult]]:
+    """Of one store."""
+    store = loaded[0].asked.store
+    of_model = through.measure([each.sae for each in loaded]) if through else [None] * len(loaded)
+    special = through.special if through else None
+    results: list[HeldOutResult] = []
+    for bound, some in itertools.groupby(loaded, lambda each: each.asked.bound):
+        saes = [each.sae for each in some]
+        found = measure(saes, store, bound, how.on_event, contexts=how.contexts, special=special)
+        assert found is not None, "nobody asked to stop"
+        results += found
+    for each, result, by_model in zip(loaded, results, of_model, strict=True):
+        yield each.asked, result if by_model is None else _joined(result, by_model)
+
+
+class _Through:
+    """The language model that a store was made with."""
+
+    def __init__(self, choice: ModelChoice, store: Store, device: torch.device, how: _How) -> None:
+        # where no model is asked for, nothing of transformers is imported
+        from cpsae.evaluation.store_model import find_model, load_model, special_tokens
+
+        source = find_model(store, choice.name, choice.revision, choice.trust_remote_code)
+        dtype = TORCH_DTYPES[choice.dtype] if choice.dtype else None
+        self._store, self._how = store, how
+        self._model = load_model(store, source, device, dtype)
+        self.special = special_tokens(source, self._model, how.on_event)
+
+    def measure(self, saes: Sequence[SparseAutoencoder]) -> "list[ThroughModelResult]":
+        """What each one does to it."""
+        from cpsae.evaluation.through_model import measure_through
+
+        how = self._how
+        return measure_through(
+            saes, self._store, self._model, self.special, how.contexts, how.on_event
+        )
 
 
 def _joined(result: HeldOutResult, through: "ThroughModelResult") -> HeldOutResult:

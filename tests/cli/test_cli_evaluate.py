@@ -43,6 +43,23 @@ def test_the_table_has_value_and_interval_on_one_line(command, run) -> None:
     assert "saebench/cossim" in names and "ce_loss_score" not in names
 
 
+def test_several_are_a_line_and_an_object_each(command, store, run, tmp_path) -> None:
+    sweep = ("--sweep", "seed=0,1", "--out", tmp_path / "sweep")
+    assert command("fit", "--store", store, *TRAINED, *sweep).code == 0
+    options = ("--model", "store", "--contexts", 2, "--device", "cpu")
+    done = command("evaluate", run, tmp_path / "sweep", *options, "--json")
+    assert done.code == 0, done.err
+    paths = [run, tmp_path / "sweep/seed=0", tmp_path / "sweep/seed=1"]
+    content = [json.loads((path / "evaluation.json").read_text()) for path in paths]
+    expected = [{"run": str(path), **own} for path, own in zip(paths, content, strict=True)]
+    assert json.loads(done.out) == {"runs": expected}
+
+    _, headings, *lines = command("evaluate", *paths[1:], "--device", "cpu").out.splitlines()
+    assert headings.split() == ["run", "l0", "explained_variance", "dead"]
+    assert [line.split()[0] for line in lines] == [str(path) for path in paths[1:]]
+    assert command("evaluate").code == 2
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

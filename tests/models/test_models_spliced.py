@@ -51,6 +51,48 @@ def test_a_change_at_a_position_reaches_no_earlier_one(load, tokens, kind):
     assert torch.equal(model.logits(tokens), before)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2"])
+@pytest.mark.parametrize("point", POINTS)
+def test_several_changes_run_the_early_blocks_once(load, tokens, kind, point):
+    model = load(kind, point, layer=2)
+    ran = []
+    for number, part in enumerate(model._early):
+        _block, part, *_ = part.modules()
+        part.register_forward_hook(lambda *_, number=number: ran.append(number))
+    here = model.on(tokens)
+    assert torch.equal(here.clean, model.logits(tokens))
+    assert ran == [0, 1, 0, 1]
+    for scale in (0.0, 2.0, -1.0):
+        change = lambda rows, scale=scale: rows * scale  # noqa: E731
+        found = here.logits(change)
+        assert ran == [0, 1, 0, 1]
+        assert torch.equal(found, model.logits(tokens, change))
+        del ran[4:]
+    assert not torch.equal(found, here.clean)
+    assert not any("forward" in vars(block) for block in model._early)
+
+
+def test_a_model_that_hands_on_more_than_rows_is_run_as_a_whole(load, tokens):
+    """Here a block remembers what the one two before it gave."""
+    model = load("llama", layer=2)
+    first, last = model._early[0], model._model.model.layers[2]
+    memory = []
+    first.register_forward_hook(lambda *_: memory.append(len(memory)))
+    last.register_forward_hook(lambda _block, _inputs, output: output + 0.01 * len(memory))
+    assert not model._is_same_from_the_site_on()
+    model._early_can_be_kept = False
+    memory.clear()
+    here = model.on(tokens)
+    here.logits(torch.zeros_like)
+    assert len(memory) == 2
+
+
+def test_the_first_block_has_none_before_it(load, tokens):
+    model = load("llama", layer=0)
+    here = model.on(tokens)
+    assert torch.equal(here.logits(torch.zeros_like), model.logits(tokens, torch.zeros_like))
+
+
 def test_sites_follow_each_other(load, tokens):
     """The output of block 1 is the input of block 2."""
     zeros = [

@@ -10,7 +10,8 @@ import torch
 
 import cpsae
 from cpsae.errors import DifferentSettingsError, RunError, SettingsError, StoreError
-from cpsae.stages.evaluate import evaluate
+from cpsae.stages import evaluate as stage
+from cpsae.stages.evaluate import evaluate, evaluate_each
 from cpsae.stages.fit import fit
 from cpsae.store import open_store, write_store
 from cpsae.training.loop import Stopped
@@ -26,6 +27,40 @@ def run(plain_store, tmp_path):
     """A finished run, and its store in a folder of this test's own."""
     store = Path(shutil.copytree(plain_store.path, tmp_path / "acts.zarr"))
     return fit(store, SETTINGS, out=tmp_path / "run").path
+
+
+def test_several_at_once_are_what_each_is_alone(run, tmp_path, make_store, monkeypatch):
+    """Of two stores, two bounds and two widths, in whatever portions."""
+    rows = np.random.default_rng(3).standard_normal((300, 12)).astype(np.float32)
+    other = FitSettings(**{**SETTINGS.model_dump(), "n_latents": 12, "max_norm": 1.2})
+    runs = [
+        fit(tmp_path / "acts.zarr", other, out=tmp_path / "narrow").path,
+        fit(make_store(rows).path, SETTINGS, out=tmp_path / "elsewhere").path,
+        run,
+    ]
+    alone = [evaluate(path).content for path in runs]
+    for limit in (1, 1 << 32):
+        monkeypatch.setattr(stage, "_WEIGHTS_AT_ONCE", limit)
+        for path in runs:
+            (path / "evaluation.json").unlink()
+        found = evaluate_each([*runs, run])
+        assert list(found) == runs
+        assert [each.content for each in found.values()] == alone
+        assert [json.loads((path / "evaluation.json").read_text()) for path in runs] == alone
+
+
+def test_below_a_folder_what_is_not_finished_is_left_out(run, tmp_path):
+    (tmp_path / "runs").mkdir()
+    done, begun = (Path(shutil.copytree(run, tmp_path / "runs" / n)) for n in ("done", "begun"))
+    (begun / "summary.json").unlink()
+    heard = []
+    assert list(evaluate_each([tmp_path / "runs"], on_event=heard.append)) == [done]
+    assert [event.text for event in heard if getattr(event, "kind", "") == "warning"] == [
+        f"{begun}: is not finished; left out"
+    ]
+    shutil.rmtree(done)
+    with pytest.raises(RunError, match="runs: no run is finished"):
+        evaluate_each([tmp_path / "runs"])
 
 
 def replace_store(path):
