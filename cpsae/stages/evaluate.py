@@ -239,6 +239,11 @@ def _measured(
         found = measure(saes, store, bound, how.on_event, contexts=how.contexts, special=special)
         assert found is not None, "nobody asked to stop"
         results += found
+    there = results[0].basis["evaluation_contexts"]
+    if how.contexts is not None and there < how.contexts:
+        how.on_event(
+            Note(f"{store.path}: has {there} held-out contexts; all were taken", "warning")
+        )
     for each, result, by_model in zip(loaded, results, of_model, strict=True):
         yield each.asked, result if by_model is None else _joined(result, by_model)
 

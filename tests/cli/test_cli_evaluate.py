@@ -72,5 +72,11 @@ def test_what_cannot_be_done_is_one_line(command, run, tmp_path, options, text) 
     assert_refused(lambda: command("evaluate", run, *options), tmp_path, 1, text)
 
 
+def test_fewer_contexts_than_asked_for_are_told(command, run) -> None:
+    done = command("evaluate", run, "--contexts", 100_000, "--device", "cpu")
+    there = json.loads((run / "evaluation.json").read_text())["evaluation_contexts"]
+    assert f"has {there} held-out contexts; all were taken" in " ".join(done.err.split())
+
+
 def test_a_number_of_contexts_is_above_zero(command, run) -> None:
     assert command("evaluate", run, "--contexts", 0).code == 2
