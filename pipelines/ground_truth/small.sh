@@ -10,9 +10,9 @@ if [ ! -e "$world/store.zarr" ]; then
   rm -rf "$world"
   "$python" "$here/generate.py" "$world" --world small
 fi
-# What steers L0 towards the true 15, and a rate at which so short a run gets somewhere.
-shared=(--set n_latents=1024 --set "steps=$steps" --set lr=3e-3 --set lr_decay=0.2
-  --set warmup_steps=100 --set scale_schedule=false)
+# What steers L0 towards the true 15, and a rate and a revival by which so short a run gets somewhere.
+shared=(--set n_latents=1024 --set "steps=$steps" --set lr=3e-3 --set lr_scaling=none
+  --set lr_decay=0.2 --set revive_every=100 --set warmup_steps=100 --set scale_schedule=false)
 for kind in $("$python" -c 'from cpsae.sae.kinds import kind_names; print(*kind_names())'); do
   steered=$("$python" -c "from cpsae.sae.kinds import load_kind
 keys = load_kind('$kind').Settings.model_fields

@@ -119,10 +119,10 @@ def table(runs: Sequence[dict[str, Any]], l0: int) -> str:
 
 
 def values_of(kind: str, l0: int, l1s: Sequence[float]) -> list[float]:
-    """What steers L0: k itself, a few weights of the L1, or targets around the one asked for."""
+    """What steers L0: k itself, a few weights of the L1, or a target on either side."""
     if kind == "relu":
         return list(l1s)
-    return [l0] if STEERED_BY[kind] == "k" else [0.7 * l0, l0, 1.4 * l0]
+    return [l0] if STEERED_BY[kind] == "k" else [0.7 * l0, 1.4 * l0]
 
 
 def main() -> None:

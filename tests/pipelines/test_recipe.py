@@ -63,11 +63,15 @@ def values_of(command, flag):
     return [value for name, value in zip(command, command[1:], strict=False) if name == flag]
 
 
-def test_there_are_four() -> None:
-    assert RECIPES == ["ablations", "frontier", "paper", "readings"]
+STEPS = {"full": None, "small": 1000, "wide": 500}
 
 
-@pytest.mark.parametrize("size", ["full", "small"])
+def test_there_are_five() -> None:
+    assert RECIPES == ["ablations", "duel", "frontier", "paper", "readings"]
+    assert sorted(STEPS) == sorted(file.stem for file in (PIPELINES / "sizes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("size", STEPS)
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_fit_is_one_that_cpsae_takes(name, size) -> None:
     """Presets, settings and swept values."""
@@ -76,9 +80,9 @@ def test_every_fit_is_one_that_cpsae_takes(name, size) -> None:
     folders = [values_of(command, "--out")[0] for command in found]
     assert len(set(folders)) == len(folders)
     for command in found:
-        assert all(
-            run.settings.steps == (None if size == "full" else 1000) for run in runs_of(command)
-        )
+        early = "early" in values_of(command, "--out")[0]
+        steps = 350 if early else STEPS[size]
+        assert all(run.settings.steps == steps for run in runs_of(command))
 
 
 def runs_of(command):
@@ -92,7 +96,7 @@ def runs_of(command):
     return members(axes, lambda swept: resolve_fit({"--sweep": swept, **layers}).settings)
 
 
-@pytest.mark.parametrize("size", ["full", "small"])
+@pytest.mark.parametrize("size", STEPS)
 def test_stage_one(size) -> None:
     command = recipe.extract_command(*asked("paper", "--size", size)[1:])
     keys = [key.removeprefix("--").replace("-", "_") for key in command[1::2]]

@@ -28,10 +28,11 @@ class JumpReLUSettings(ReviveSettings):
     """Weight of the penalty (L0 / target_l0 - 1)^2."""
     l0_warmup_steps: Count = Field(1000, ge=0)
     """Steps in which that weight rises linearly from 0; shortened as the warm-up of lr is."""
-    bandwidth: float = Field(0.001, gt=0)
-    """Width of the kernel that lends the step at the threshold a gradient, in normalised units."""
-    input_gradient: bool = True
-    """Whether pre-activations get that gradient too; in the paper thresholds alone do."""
+    bandwidth: float = Field(0.01, gt=0)
+    """Width of the kernel that lends the step at the threshold a gradient, in normalised units; the
+    paper's is 0.001."""
+    input_gradient: bool = False
+    """Whether pre-activations get that gradient too, beside thresholds."""
 
 
 class JumpReLU(RevivingKind):
