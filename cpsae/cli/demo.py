@@ -22,8 +22,10 @@ def command(out: str, **values: Any) -> None:
     standard library, whose source on this machine is the text.
     """
     with terminal_of(values) as terminal:
+        from cpsae.cli.memory import keep_freed_blocks
         from cpsae.demo.run import run_demo
 
+        keep_freed_blocks()
         demo = run_demo(out, terminal.on_event)
         if not terminal.result(_as_json(demo)):
             show(terminal, demo)

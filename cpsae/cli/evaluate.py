@@ -56,8 +56,10 @@ def command(runs: tuple[str, ...], **values: Any) -> None:
     RUN/evaluation-step-NNNNNN.json.
     """
     with terminal_of(values) as terminal:
+        from cpsae.cli.memory import keep_freed_blocks
         from cpsae.stages.evaluate import evaluate_each, is_run
 
+        keep_freed_blocks()
         step = values["step"]
         after = "" if step is None else f" after step {step:,}"
         found = evaluate_each(runs, **values, on_event=terminal.on_event)

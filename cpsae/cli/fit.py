@@ -100,6 +100,7 @@ def command(
             return
 
         from cpsae.cli.interrupts import deferred, interruption
+        from cpsae.cli.memory import keep_freed_blocks
         from cpsae.stages.fit import fit
         from cpsae.stages.sweep import sweep
         from cpsae.training.loop import Stopped
@@ -114,6 +115,7 @@ def command(
             "on_event": terminal.on_event,
         }
         place = store or repeated.get("store", "acts.zarr")
+        keep_freed_blocks()
         with deferred() as should_stop:
             run["should_stop"] = should_stop
             result: FitResult | SweepResult | Stopped = (
