@@ -65,9 +65,8 @@ class RevivingKind(Kind):
     def after_step(self, step: int, rho: Tensor, latents: Latents) -> None:  # noqa: ARG002
         """Count the batch's rows for every enabled feature that did not fire in it."""
         since_M = self.tensors["rows_since_fired"][: latents.competed.shape[1]]
-        fired_M = (latents.competed > 0).any(dim=0)
         batch = latents.competed.shape[0]
-        since_M.add_(batch).masked_fill_(fired_M, 0)
+        since_M.add_(batch).masked_fill_(latents.fired(), 0)
 
     def auxiliary(self, w: Weights, x_BD: Tensor, latents: Latents, x_hat_BD: Tensor) -> Tensor:
         """The loss on dead latents, 0 where none is dead."""

@@ -117,10 +117,21 @@ class Latents(NamedTuple):
     """The values that a kind which counts latents has kept, in any shape and order."""
     gate: Tensor | None = None
     """1 where a latent is on, else 0, where the kind's loss has a gradient for that."""
+    entries: Tensor | None = None
+    """(E,) int64, row * M + feature of every latent that may not be 0, each once, in any order. A
+    kind may list them where a = f there, and f = ReLU(W_enc x + b_enc)."""
 
     def detached(self) -> "Latents":
         """The same values without their history."""
         return Latents(*(None if t is None else t.detach() for t in self))  # type: ignore[arg-type]
+
+    def fired(self) -> Tensor:
+        """(M,) whether a row of the batch has the latent above 0."""
+        a = self.competed.detach()
+        if self.entries is None:
+            return (a > 0).any(dim=0)
+        features, values = self.entries % a.shape[1], a.flatten()[self.entries]
+        return a.new_zeros(a.shape[1]).scatter_reduce(0, features, values, "amax") > 0
 
 
 class Kind(ABC):
@@ -204,6 +215,11 @@ class Kind(ABC):
         """Called once after update `step` (from 1), before features are enabled and `updates` is
         that: rho is the utilisation after it (0-d float64), latents (B, M) are those of its batch,
         detached."""
+
+    def share_kept(self) -> float:
+        """At most about which share of a batch's latents is not 0, the same throughout a run;
+        below 1 where `encode_batch` lists their entries."""
+        return 1.0
 
     def products_now(self) -> int:
         """Products of the update after `updates`."""

@@ -80,11 +80,12 @@ class Importance:
         f is a ReLU's output, so |f| of Eq. 3 is f. Processes that share a batch combine their
         indicators (mean: average, any: maximum) before `update`.
         """
-        fires_BM = f_BM > self.threshold
         if self.utilisation == "any":
-            return fires_BM.any(dim=0).double()
-        # A float32 sum of ones is exact up to 2^24 rows, and faster than one of integers.
-        return fires_BM.sum(dim=0, dtype=torch.float32).double() / f_BM.shape[0]
+            return (f_BM > self.threshold).any(dim=0).double()
+        # A float32 sum of ones is exact up to 2^24 rows, and as a product faster than any other.
+        fires_BM = f_BM.new_empty(f_BM.shape, dtype=torch.float32)
+        torch.gt(f_BM, self.threshold, out=fires_BM)
+        return (fires_BM.new_ones(len(f_BM)) @ fires_BM).double() / len(f_BM)
 
     @torch.no_grad()
     def update(self, indicator_M: Tensor) -> Tensor:

@@ -64,9 +64,8 @@ class Births:
         """
         m, born = latents.competed.shape[1], []
         if self.revive_every:
-            fired_M = (latents.competed > 0).any(dim=0)
             since_M = self.rows_since_fired_N[:m]
-            since_M.add_(len(x_BD)).masked_fill_(fired_M, 0)
+            since_M.add_(len(x_BD)).masked_fill_(latents.fired(), 0)
             if step % self.revive_every == 0 and step <= self.revive_until:
                 born.append((since_M >= self.revive_every * len(x_BD)).nonzero().squeeze(1))
         if added and self.settings.new_features == "residual":

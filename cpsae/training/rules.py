@@ -39,17 +39,49 @@ class Objective:
     def __call__(self, w: Mapping[str, Tensor], x_BD: Tensor) -> tuple[Latents, Loss]:
         """w: weights of the enabled features; x: (B, D) normalised. Five products in all, backward
         included: x needs no gradient, and centring is folded into the bias."""
+        latents = self.encode(w, x_BD)
+        with self._products(x_BD.device.type):
+            x_hat = self.kind.decode(w, latents.competed)
+        return latents, self.loss(w, x_BD, latents, x_hat)
+
+    def encode(self, w: Mapping[str, Tensor], x_BD: Tensor) -> Latents:
+        """The batch's latents."""
         seen = self.kind.centred(w) if self.center else w  # in float32, as when it is saved
         with self._products(x_BD.device.type):
-            latents = self.kind.encode_batch(seen, x_BD)
-            x_hat = self.kind.decode(w, latents.competed)
-            return latents, self.kind.loss(w, x_BD, latents, x_hat)
+            return self.kind.encode_batch(seen, x_BD)
+
+    def loss(
+        self, w: Mapping[str, Tensor], x_BD: Tensor, latents: Latents, x_hat_BD: Tensor
+    ) -> Loss:
+        """The kind's, of latents and what is decoded from them."""
+        with self._products(x_BD.device.type):
+            return self.kind.loss(w, x_BD, latents, x_hat_BD)
+
+    def uncentred(
+        self, w: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """From gradients with respect to what the encoder sees and the decoder's weights to those
+        with respect to the weights themselves."""
+        if not self.center:
+            return dict(gradients)
+        leaves = {name: weight.detach().requires_grad_() for name, weight in w.items()}
+        with torch.enable_grad():
+            bias = self.kind.centred(leaves)["b_enc"]
+        found = torch.autograd.grad(
+            bias, [leaves[name] for name in gradients], gradients["b_enc"], allow_unused=True
+        )
+        made = {
+            name: (torch.zeros_like(g) if name == "b_enc" else g) for name, g in gradients.items()
+        }
+        for name, through in zip(gradients, found, strict=True):
+            made[name] = made[name] if through is None else made[name] + through
+        return made
 
     def reconstruct(self, w: Mapping[str, Tensor], x_BD: Tensor) -> Tensor:
         """x_hat (B, D) float32 of a batch, as the loss sees it; without a history in `no_grad`."""
-        seen = self.kind.centred(w) if self.center else w
+        latents = self.encode(w, x_BD)
         with self._products(x_BD.device.type):
-            return self.kind.decode(w, self.kind.encode_batch(seen, x_BD).competed).float()
+            return self.kind.decode(w, latents.competed).float()
 
     def _products(self, device_type: str) -> AbstractContextManager[Any]:
         return torch.autocast(device_type, torch.bfloat16) if self.bfloat16 else nullcontext()

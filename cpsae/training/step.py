@@ -19,8 +19,9 @@ from cpsae.sae.progressive import Enabling, Importance
 from cpsae.training.births import Births
 from cpsae.training.group import Alone, Group
 from cpsae.training.optimizer import PrefixAdam
-from cpsae.training.rules import Objective, Step, StepRule, autograd
+from cpsae.training.rules import Objective, Step, StepRule
 from cpsae.training.settings import FitSettings
+from cpsae.training.sparse_rule import rule_for
 
 _EARLY_STEPS = 100
 _KIND = "kind."
@@ -68,16 +69,17 @@ class Trainable:
         settings: FitSettings,
         *,
         bfloat16: bool = False,
-        rule: StepRule = autograd,
+        rule: StepRule | None = None,
         group: Group | None = None,
     ) -> None:
-        """weights: of all n features, by the names of `kind.weights`, on the run's device."""
+        """weights: of all n features, by the names of `kind.weights`, on the run's device. rule:
+        by default the one that is faster there."""
         n, device = kind.plan.n, weights["b_dec"].device
         self.settings = settings
         self.normalizer = normalizer
         self.kind = kind.to(device)
         self.objective = Objective(self.kind, settings.center, bfloat16)
-        self.rule = rule
+        self.rule = rule or rule_for(self.kind, device)
         self.group: Group = group or Alone()
         self.enabling = Enabling.from_settings(settings, n, kind.plan.steps)
         self.importance = Importance.from_settings(settings, n, device)
@@ -142,7 +144,7 @@ class Trainable:
 
     def flops(self, batch_size: int) -> int:
         """Floating-point operations of the matrix products of all updates so far, on all rows of
-        their batches: 2 * B * D * M for each."""
+        their batches: 2 * B * D * M for each, also where zeros were left out of one."""
         return 2 * batch_size * self.kind.plan.d * self.feature_products
 
     def finite(self) -> bool:

@@ -1,12 +1,13 @@
 """Memory that a command frees is not mapped afresh, which page faults show."""
 
+import ctypes
 import os
 import subprocess
 import sys
 
 import pytest
 
-from cpsae.cli import memory
+from cpsae.cli.memory import keep_freed_blocks
 
 PROGRAM = """
 import resource, torch
@@ -51,7 +52,7 @@ def test_another_c_library_is_left_alone(monkeypatch) -> None:
         def __getattr__(self, name):
             raise AttributeError(name)
 
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _name: Other())
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: Other())
     for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_"))]:
         monkeypatch.delenv(name)
-    memory.keep_freed_blocks()
+    keep_freed_blocks()

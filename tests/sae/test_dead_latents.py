@@ -105,7 +105,7 @@ def test_rows_since_a_feature_fired_are_counted():
         w, x = problem(step)
         competed = torch.zeros(B, M)
         competed[step % B, fires] = 1.0
-        latents = kind.encode_batch(w, x)._replace(competed=competed).detached()
+        latents = kind.encode_batch(w, x)._replace(competed=competed, entries=None).detached()
         kind.after_step(step, torch.tensor(0.0), latents)
     since = kind.tensors["rows_since_fired"].tolist()
     expected = [30] * M + [0] * (N - M)

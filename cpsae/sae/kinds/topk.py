@@ -26,8 +26,23 @@ class TopK(RevivingKind):
 
     def encode(self, w: Weights, x: Tensor) -> Latents:
         """x: (..., D)."""
+        return self._encode(w, x)[0]
+
+    def encode_batch(self, w: Weights, x_BD: Tensor) -> Latents:
+        """x: (B, D)."""
+        latents, features_BK = self._encode(w, x_BD)
+        rows = torch.arange(len(x_BD), device=x_BD.device)[:, None]
+        entries = rows * latents.raw.shape[1] + features_BK
+        return latents._replace(entries=entries.flatten())
+
+    def share_kept(self) -> float:
+        """k of n."""
+        return self.k / self.plan.n
+
+    def _encode(self, w: Weights, x: Tensor) -> tuple[Latents, Tensor]:
+        """With the features (..., k) that are kept."""
         pre = F.linear(x, w["w_enc"], w["b_enc"])
         f = pre.relu()
-        values, indices = torch.topk(f, min(self.k, f.shape[-1]), dim=-1, sorted=False)
-        kept = torch.zeros_like(f).scatter(-1, indices, values)
-        return Latents(raw=f, competed=kept, pre=pre)
+        values, features = torch.topk(f, min(self.k, f.shape[-1]), dim=-1, sorted=False)
+        kept = torch.zeros_like(f).scatter(-1, features, values)
+        return Latents(raw=f, competed=kept, pre=pre), features

@@ -1,0 +1,131 @@
+"""The sparse rule against torch's own differentiation of dense products, in float64."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from cpsae.sae.initialization import unit_rows
+from cpsae.sae.kind import RunPlan
+from cpsae.sae.kinds import load_kind
+from cpsae.training.rules import Objective, autograd
+from cpsae.training.settings import FitSettings
+from cpsae.training.sparse_rule import rule_for, sparse
+
+D, N, B = 7, 24, 32
+KINDS = ["topk", "batchtopk", "lca-batchtopk", "matryoshka-batchtopk"]
+
+
+def problem(name, seed=0, dtype=torch.float64, **settings):
+    """A kind half-way through a run, weights as leaves, and rows, some of which fire nothing."""
+    chosen = FitSettings(kind=name, k=3, **settings)
+    kind = load_kind(name)(chosen.method, RunPlan(D, N, steps=100, rows=100 * B))
+    kind.updates = 50
+    generator = torch.Generator().manual_seed(seed)
+    weights = {
+        key: torch.randn(spec.sizes(D, N), generator=generator, dtype=dtype)
+        for key, spec in kind.weights.items()
+    }
+    weights["w_dec"] = unit_rows(weights["w_dec"])
+    weights["b_enc"] -= 1
+    x = torch.randn(B, D, generator=generator, dtype=dtype)
+    x[:3] *= 1e-3
+    return kind, {key: weight.requires_grad_() for key, weight in weights.items()}, x
+
+
+def assert_same(found, expected, **tolerance):
+    torch.testing.assert_close(found.loss.total, expected.loss.total, **tolerance)
+    assert found.loss.parts.keys() == expected.loss.parts.keys()
+    for name, part in expected.loss.parts.items():
+        torch.testing.assert_close(found.loss.parts[name], part, **tolerance)
+    assert found.gradients.keys() == expected.gradients.keys()
+    for name, gradient in expected.gradients.items():
+        torch.testing.assert_close(found.gradients[name], gradient, msg=name, **tolerance)
+        assert found.gradients[name].is_contiguous() and not found.gradients[name].requires_grad
+    for own, other in zip(found.latents, expected.latents, strict=True):
+        assert (own is None) == (other is None) and (own is None or torch.equal(own, other))
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("dead", [0, 5])
+@pytest.mark.parametrize("name", KINDS)
+def test_values_and_gradients(name, dead, center):
+    kind, w, x = problem(name, aux_k=2, dead_after=B)
+    kind.tensors["rows_since_fired"][:dead] = 10 * B
+    objective = Objective(kind, center)
+    found, expected = sparse(objective, w, x), autograd(objective, w, x)
+    assert (float(expected.loss.parts["aux"]) > 0) == (dead > 0)
+    assert_same(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("frozen", ["w_enc", "w_dec"])
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_frozen_has_no_gradient(name, frozen):
+    kind, w, x = problem(name)
+    w[frozen].requires_grad_(False)
+    objective = Objective(kind, center=True)
+    found = sparse(objective, w, x)
+    assert frozen not in found.gradients
+    assert_same(found, autograd(objective, w, x), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_enabled_prefix(name):
+    kind, w, x = problem(name)
+    few = {
+        key: (weight.detach()[:9] if spec.per_feature else weight.detach()).requires_grad_()
+        for (key, weight), spec in zip(w.items(), kind.weights.values(), strict=True)
+    }
+    assert_same(
+        sparse(Objective(kind), few, x), autograd(Objective(kind), few, x), rtol=1e-10, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("name", ["topk", "batchtopk"])
+def test_in_bfloat16_sums_are_float32(name):
+    kind, w, x = problem(name, dtype=torch.float32)
+    objective = Objective(kind, bfloat16=True)
+    found, expected = sparse(objective, w, x), autograd(objective, w, x)
+    for key, gradient in expected.gradients.items():
+        assert found.gradients[key].dtype == torch.float32
+        near = (found.gradients[key] - gradient).norm() / gradient.norm()
+        assert near < 0.02, key
+
+
+def test_a_loss_on_all_latents_is_left_to_the_reference(monkeypatch):
+    kind, w, x = problem("batchtopk")
+    own = type(kind).loss
+
+    def with_l1(self, *arguments):
+        loss = own(self, *arguments)
+        return loss._replace(total=loss.total + arguments[2].raw.sum())
+
+    monkeypatch.setattr(type(kind), "loss", with_l1)
+    objective = Objective(kind)
+    assert_same(sparse(objective, w, x), autograd(objective, w, x), rtol=0, atol=0)
+
+
+def test_a_kind_that_lists_no_entries_is_left_to_the_reference():
+    kind, w, x = problem("topk")
+    objective = Objective(load_kind("relu")(FitSettings(kind="relu").method, kind.plan))
+    assert_same(sparse(objective, w, x), autograd(objective, w, x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["topk", "batchtopk"])
+def test_the_encoder_is_the_only_dense_product(name):
+    kind, w, x = problem(name)
+    with FlopCounterMode(display=False) as counter:
+        sparse(Objective(kind), w, x)
+    assert counter.get_total_flops() == 2 * B * D * N
+
+
+def test_which_rule_is_taken():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    plan = RunPlan(D, 1000, steps=100)
+    few = load_kind("batchtopk")(FitSettings(kind="batchtopk", k=100).method, plan)
+    falling = FitSettings(kind="batchtopk", k=100, k_start=2.0)
+    many = load_kind("batchtopk")(falling.method, plan)
+    relu = load_kind("relu")(FitSettings(kind="relu").method, plan)
+    for updates in (0, 99):
+        few.updates = many.updates = updates
+        assert rule_for(few, cpu) is sparse and rule_for(few, cuda) is autograd
+        assert rule_for(many, cpu) is rule_for(relu, cpu) is autograd
