@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 
+from cpsae.cli.memory import keep_freed_blocks
 from cpsae.sae.initialization import initialize
 from cpsae.sae.kind import RunPlan
 from cpsae.sae.kinds import load_kind
@@ -54,6 +55,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def main(d: int, n: int, batch: int) -> None:
     """Measure and print."""
+    keep_freed_blocks()  # as `cpsae fit` does
     x, w = torch.randn(batch, d), torch.randn(n, d)
     states = {name: trainable(name, d, n) for name in PRESETS}
     rows = [x[torch.randperm(batch)] for _ in range(UPDATES)]

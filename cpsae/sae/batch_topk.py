@@ -93,7 +93,7 @@ class BatchTopKKind(RevivingKind):
         order = _with_largest_first(f, every, self.updates) if every else f
         entries = self.largest(order, self.tensors[self.threshold_of_first])
         values = f.flatten()[entries]
-        kept = torch.zeros_like(f).flatten().scatter(0, entries, values).view_as(f)
+        kept = torch.zeros_like(f).flatten().scatter_(0, entries, values).view_as(f)
         smallest = None if every else values
         return Latents(raw=f, competed=kept, pre=pre, kept=smallest, entries=entries)
 

@@ -5,7 +5,7 @@
 Each kind that all three have (and this cpsae has) is trained by each library's own trainer, by
 default 1,000 steps of 1,024 rows, n = 2 d, three seeds; what steers L0 is swept where that is not
 the number of latents itself. One evaluator in float64 measures all on the store's held-out rows.
-DIR has a file for each run, so that the same command continues; DIR/table.md is the result.
+DIR has a file for each run, so that the same command continues; DIR/table.md is of all of them.
 """
 
 import argparse
@@ -65,22 +65,20 @@ def measure(trained: Trained, task: Task, data: Data, l0: int) -> dict[str, floa
     return found
 
 
-def run(library: str, train: Train, task: Task, data: Data, l0: int, out: Path) -> dict[str, Any]:
-    """One run, or what it was found to be before."""
+def run(library: str, train: Train, task: Task, data: Data, l0: int, out: Path) -> None:
+    """One run, unless its file is there."""
     name = f"{library}-{task.kind}-{task.value:g}-seed-{task.seed}"
     file = out / "runs" / f"{name}.json"
     if file.exists():
-        found: dict[str, Any] = json.loads(file.read_text())
-        return found
+        return
     began = time.monotonic()
     trained = train(task, data, out / "cpsae" / name)
     seconds = time.monotonic() - began
-    found = {"library": library, **vars(task), "seconds": round(seconds, 1)}
+    found: dict[str, Any] = {"library": library, **vars(task), "seconds": round(seconds, 1)}
     found |= measure(trained, task, data, l0)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_object(file, found)
     print(f"{name}: {found}", flush=True)
-    return found
 
 
 def equal(runs: Sequence[dict[str, Any]], l0: int) -> list[float]:
@@ -143,7 +141,6 @@ def main() -> None:
     asked = parser.parse_args()
     data = read(asked.store)
     n, l1s = asked.n or 2 * data.store.d, [float(text) for text in asked.l1s.split(",")]
-    runs = []
     libraries = {name: LIBRARIES[name] for name in asked.libraries.split(",")}
     if asked.set:
         own = parse_assignments(asked.set)
@@ -154,7 +151,8 @@ def main() -> None:
             for library, train in libraries.items():
                 for value in values_of(kind, asked.l0, l1s):
                     task = Task(kind, value, seed, n, asked.steps, asked.batch)
-                    runs.append(run(library, train, task, data, asked.l0, asked.out))
+                    run(library, train, task, data, asked.l0, asked.out)
+    runs = [json.loads(path.read_text()) for path in sorted((asked.out / "runs").glob("*.json"))]
     write_object(asked.out / "results.json", {"l0": asked.l0, "runs": runs})
     text = table(runs, asked.l0)
     (asked.out / "table.md").write_text(text)

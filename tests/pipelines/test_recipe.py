@@ -63,7 +63,7 @@ def values_of(command, flag):
     return [value for name, value in zip(command, command[1:], strict=False) if name == flag]
 
 
-STEPS = {"full": None, "small": 1000, "wide": 500}
+STEPS = {"full": None, "small": 1000, "narrow": 500, "wide": 500, "widest": 400}
 
 
 def test_there_are_five() -> None:

@@ -44,5 +44,5 @@ class TopK(RevivingKind):
         pre = F.linear(x, w["w_enc"], w["b_enc"])
         f = pre.relu()
         values, features = torch.topk(f, min(self.k, f.shape[-1]), dim=-1, sorted=False)
-        kept = torch.zeros_like(f).scatter(-1, features, values)
+        kept = torch.zeros_like(f).scatter_(-1, features, values)
         return Latents(raw=f, competed=kept, pre=pre), features
