@@ -22,7 +22,7 @@ from cpsae.training.recipes import preset, resolve_fit
 from cpsae.training.step import Trainable
 
 ROUNDS, UPDATES = 5, 4
-PRESETS = ("paper", "baseline", "topk", "batchtopk")
+PRESETS = ("paper", "baseline", "topk", "batchtopk", "jumprelu", "p-anneal", "gated")
 
 
 def products(x: torch.Tensor, w: torch.Tensor) -> None:

@@ -14,19 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cpsae.sae.kind import Kind, Latents
+from cpsae.sae.kind import Latents
 from cpsae.sae.losses import Loss
-from cpsae.training.rules import Objective, Step, StepRule, autograd
-
-PAYS_BELOW = 0.12
-"""Share of kept latents above which dense products are faster, on CPUs."""
-
-
-def rule_for(kind: Kind, device: torch.device) -> StepRule:
-    """The rule that is faster: on CPUs `sparse` for kinds that keep few latents, else `autograd`.
-    The same for every update of a run, wherever it is resumed."""
-    few = kind.share_kept() <= PAYS_BELOW
-    return sparse if few and device.type == "cpu" else autograd
+from cpsae.training.rules import Objective, Step, autograd
 
 
 def sparse(objective: Objective, w: Mapping[str, Tensor], x_BD: Tensor) -> Step:

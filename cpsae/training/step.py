@@ -17,11 +17,11 @@ from cpsae.sae.losses import sparsity
 from cpsae.sae.normalization import Normalizer
 from cpsae.sae.progressive import Enabling, Importance
 from cpsae.training.births import Births
+from cpsae.training.choose_rule import rule_for
 from cpsae.training.group import Alone, Group
 from cpsae.training.optimizer import PrefixAdam
 from cpsae.training.rules import Objective, Step, StepRule
 from cpsae.training.settings import FitSettings
-from cpsae.training.sparse_rule import rule_for
 
 _EARLY_STEPS = 100
 _KIND = "kind."

@@ -9,7 +9,7 @@ from cpsae.sae.kind import RunPlan
 from cpsae.sae.kinds import load_kind
 from cpsae.training.rules import Objective, autograd
 from cpsae.training.settings import FitSettings
-from cpsae.training.sparse_rule import rule_for, sparse
+from cpsae.training.sparse_rule import sparse
 
 D, N, B = 7, 24, 32
 KINDS = ["topk", "batchtopk", "lca-batchtopk", "matryoshka-batchtopk"]
@@ -116,16 +116,3 @@ def test_the_encoder_is_the_only_dense_product(name):
     with FlopCounterMode(display=False) as counter:
         sparse(Objective(kind), w, x)
     assert counter.get_total_flops() == 2 * B * D * N
-
-
-def test_which_rule_is_taken():
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    plan = RunPlan(D, 1000, steps=100)
-    few = load_kind("batchtopk")(FitSettings(kind="batchtopk", k=100).method, plan)
-    falling = FitSettings(kind="batchtopk", k=100, k_start=2.0)
-    many = load_kind("batchtopk")(falling.method, plan)
-    relu = load_kind("relu")(FitSettings(kind="relu").method, plan)
-    for updates in (0, 99):
-        few.updates = many.updates = updates
-        assert rule_for(few, cpu) is sparse and rule_for(few, cuda) is autograd
-        assert rule_for(many, cpu) is rule_for(relu, cpu) is autograd

@@ -51,6 +51,22 @@ class Competitive(L1Kind):
         competed = compete(f, self.tensors["temperature"], self.settings.competition.over)
         return Latents(raw=f, competed=competed)
 
+    def by_hand(self) -> bool:
+        """Where all enabled features share the softmax."""
+        return self.settings.competition.over == "enabled"
+
+    def compete_into(self, f_bM: Tensor, a_bM: Tensor) -> None:
+        """Eq. 5."""
+        torch.mul(f_bM, 1 / float(self.tensors["temperature"]), out=a_bM)
+        torch.softmax(a_bM, dim=-1, out=a_bM).mul_(f_bM)
+
+    def pull_back(self, f_bM: Tensor, a_bM: Tensor, g_bM: Tensor) -> None:
+        """With s = a / f the softmax, df = s (g + (f g - <a, g>) / T): where one feature takes all,
+        the brackets are 0 to the last bit."""
+        along_b1 = torch.mul(a_bM, g_bM).sum(dim=1, keepdim=True)
+        turned_bM = torch.mul(f_bM, g_bM).sub_(along_b1)
+        g_bM.add_(turned_bM, alpha=1 / float(self.tensors["temperature"])).mul_(a_bM).div_(f_bM)
+
     def after_step(self, step: int, rho: Tensor, latents: Latents) -> None:  # noqa: ARG002
         """T_step from rho_step (Eq. 6)."""
         self.schedule.update(self.tensors["temperature"], step, rho)

@@ -1,5 +1,7 @@
 """The baseline: latents are the encoder's outputs, a = f (METHOD section 1)."""
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -11,8 +13,19 @@ class ReLU(L1Kind):
     """a = f = ReLU(W_enc x + b_enc), with the L1 term of Eq. 2."""
 
     name = "relu"
+    keeps_f: ClassVar[bool] = True
 
     def encode(self, w: Weights, x: Tensor) -> Latents:
         """x: (..., D)."""
         f = F.linear(x, w["w_enc"], w["b_enc"]).relu()
         return Latents(raw=f, competed=f)
+
+    def by_hand(self) -> bool:
+        """Always."""
+        return True
+
+    def compete_into(self, f_bM: Tensor, a_bM: Tensor) -> None:
+        """Nothing: a is f."""
+
+    def pull_back(self, f_bM: Tensor, a_bM: Tensor, g_bM: Tensor) -> None:
+        """Nothing: the same gradient."""

@@ -1,0 +1,20 @@
+"""Which step rule a run takes."""
+
+import torch
+
+from cpsae.sae.kind import Kind
+from cpsae.training.dense_rule import Dense, serves
+from cpsae.training.rules import StepRule, autograd
+from cpsae.training.sparse_rule import sparse
+
+PAYS_BELOW = 0.12
+"""Share of kept latents above which dense products are faster, on CPUs."""
+
+
+def rule_for(kind: Kind, device: torch.device) -> StepRule:
+    """The rule that is faster: on CPUs `sparse` for kinds that keep few latents and `Dense` for
+    those that it serves, else `autograd`. The same for every update of a run, wherever it is
+    resumed."""
+    if device.type == "cpu" and kind.share_kept() <= PAYS_BELOW:
+        return sparse
+    return Dense() if device.type == "cpu" and serves(kind) else autograd
