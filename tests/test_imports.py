@@ -37,8 +37,8 @@ LAYERS = [
     {"cli", "demo", "bench", "testing"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-ALLOWED_WITHIN = {("cli", "demo")}
-"""`cpsae demo` is a command: the command line calls the demo as it calls a stage."""
+ALLOWED_WITHIN = {("cli", "demo"), ("cli", "bench")}
+"""`cpsae demo` and `cpsae bench` are commands: the command line calls them as it calls a stage."""
 
 
 def modules() -> dict[str, Path]:

@@ -21,6 +21,7 @@ _COMMANDS = {
     "compare": ("compare", "Put runs beside each other, in a table and a picture."),
     "info": ("info", "Say what is in a store or a run."),
     "verify": ("verify", "Check every chunk of a store."),
+    "bench": ("bench", "Time the stages against what they cannot do without."),
     "demo": ("demo", "See both stages work on this machine, in three minutes."),
 }
 

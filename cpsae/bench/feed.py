@@ -1,0 +1,85 @@
+"""Shuffled batches from a store against copying as many bytes, and against bare checks and bare
+gathering of the same rows."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import google_crc32c
+import ml_dtypes
+import numpy as np
+import torch
+
+from cpsae.bench.side_by_side import Table, Work, lines, measure, process_time
+from cpsae.events import OnEvent, ignore
+from cpsae.store import open_store, write_store
+from cpsae.store.reader import StorePart
+from cpsae.training.feed import ActivationFeed
+
+CHUNK_ROWS, CHUNKS = 64 * 127, 24
+"""24 of the paper's chunks."""
+MEMCPY, BARE = "memcpy", "bare checks and gathering"
+
+
+def bench_feed(
+    d: int,
+    batch: int,
+    window: int = 4,
+    rounds: int = 5,
+    folder: Path | None = None,
+    on_event: OnEvent = ignore,
+) -> Table:
+    """Rows (d,) in bfloat16, from the page cache; process time, so that its threads count. The
+    store is made in a folder of its own in `folder`, and removed afterwards."""
+    with ExitStack() as stack:
+        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=folder))
+        path = Path(place) / "acts.zarr"
+        bits = np.random.default_rng(0).integers(0, 1 << 14, (CHUNK_ROWS * CHUNKS, d), np.uint16)
+        write_store(path, bits.view(ml_dtypes.bfloat16), bits[:64].view(ml_dtypes.bfloat16))
+        part = open_store(path).training
+        batches = part.vectors // batch
+        later = ActivationFeed(part, batch, max_norm=0, window_chunks=window).stream(recycle=True)
+        stack.callback(later.close)
+        _take(later, batches)
+
+        def first_epoch() -> None:
+            fresh = open_store(path).training
+            feed = ActivationFeed(fresh, batch, max_norm=0, window_chunks=window)
+            stream = feed.stream(recycle=True)
+            _take(stream, batches)
+            stream.close()
+
+        vectors = batches * batch
+        target = np.empty_like(bits)
+        work = {
+            MEMCPY: Work(lambda: np.copyto(target, bits), len(bits)),
+            BARE: Work(_bare(part, batch), vectors),
+            "cpsae, first epoch": Work(first_epoch, vectors),
+            "cpsae, later epochs": Work(lambda: _take(later, batches), vectors),
+        }
+        title = f"feed, d = {d}"
+        seconds = measure(work, rounds, process_time, title, on_event)
+    setting = {"d": d, "batch": batch, "window_chunks": window, "rounds": rounds}
+    return Table(title, MEMCPY, setting, lines(work, seconds, MEMCPY))
+
+
+def _bare(part: StorePart, batch: int) -> Callable[[], None]:
+    """Each chunk's checksum once, and each batch's rows in random order with index_select."""
+    rows = np.concatenate([part.rows(chunk) for chunk in part.chunks]).view(np.int16)
+    pieces = [rows[first : first + CHUNK_ROWS] for first in range(0, len(rows), CHUNK_ROWS)]
+    whole, target = torch.from_numpy(rows), torch.empty((batch, part.d), dtype=torch.int16)
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(rows)))
+
+    def call() -> None:
+        for piece in pieces:
+            google_crc32c.value(piece.view(np.uint8).reshape(-1))
+        for first in range(0, len(rows) - batch + 1, batch):
+            torch.index_select(whole, 0, order[first : first + batch], out=target)
+
+    return call
+
+
+def _take(batches: Iterator[torch.Tensor], count: int) -> None:
+    for _ in range(count):
+        next(batches)
