@@ -19,6 +19,8 @@ from cpsae.training.step import Trainable
 UPDATES = 4
 PRESETS = ("baseline", "paper", "topk", "batchtopk", "jumprelu")
 FLOOR = "five products"
+_LEVEL = 2.154
+"""What a standard normal is above once in 64 times."""
 
 
 def bench_fit(
@@ -61,7 +63,10 @@ def trainable(name: str, d: int, n: int, device: torch.device) -> Trainable:
     settings = resolve_fit(layers).settings
     kind = load_kind(settings.kind)
     plan = RunPlan(d, n, steps=10**6, rows=10**9)
-    weights = {key: w.to(device) for key, w in initialize(kind.weights, d, n).items()}
+    weights = initialize(kind.weights, d, n)
+    # rows of norm 1 in random directions: as in presets, each feature fires on about a 64th of them
+    weights["b_enc"].fill_(-_LEVEL / d**0.5)
+    weights = {key: w.to(device) for key, w in weights.items()}
     try:
         return Trainable(weights, kind(settings.method, plan), Normalizer("layer"), settings)
     except SettingsError as error:

@@ -13,13 +13,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cpsae.config import Settings
+from cpsae.sae.latents import Latents as Latents
 from cpsae.sae.losses import Loss, reconstruction
 
 Weights = Mapping[str, Tensor]
@@ -102,36 +103,6 @@ class RunPlan:
     schedule_scale: float = 1.0
     """By how much schedules are shortened, as `scale_schedule` asks."""
     mse_reduction: Literal["sum", "mean"] = "sum"
-
-
-class Latents(NamedTuple):
-    """Encoder outputs before and after competition, each (..., M)."""
-
-    raw: Tensor
-    """f = ReLU(pre-activations)."""
-    competed: Tensor
-    """a, what the decoder gets."""
-    pre: Tensor | None = None
-    """Pre-activations before the ReLU, where the kind's loss needs them."""
-    kept: Tensor | None = None
-    """The values that a kind which counts latents has kept, in any shape and order."""
-    gate: Tensor | None = None
-    """1 where a latent is on, else 0, where the kind's loss has a gradient for that."""
-    entries: Tensor | None = None
-    """(E,) int64, row * M + feature of every latent that may not be 0, each once, in any order. A
-    kind may list them where a = f there, and f = ReLU(W_enc x + b_enc)."""
-
-    def detached(self) -> "Latents":
-        """The same values without their history."""
-        return Latents(*(None if t is None else t.detach() for t in self))  # type: ignore[arg-type]
-
-    def fired(self) -> Tensor:
-        """(M,) whether a row of the batch has the latent above 0."""
-        a = self.competed.detach()
-        if self.entries is None:
-            return (a > 0).any(dim=0)
-        features, values = self.entries % a.shape[1], a.flatten()[self.entries]
-        return a.new_zeros(a.shape[1]).scatter_reduce(0, features, values, "amax") > 0
 
 
 class Kind(ABC):
@@ -217,9 +188,27 @@ class Kind(ABC):
         detached."""
 
     def share_kept(self) -> float:
-        """At most about which share of a batch's latents is not 0, the same throughout a run;
-        below 1 where `encode_batch` lists their entries."""
+        """About which share of a batch's latents is not 0, the same throughout a run; below 1
+        for kinds that have `entries`."""
         return 1.0
+
+    def entries(self, w: Weights, latents: Latents) -> Tensor | None:  # noqa: ARG002
+        """(E,) int64, row * M + feature of every latent that may not be 0, or whose choice has a
+        gradient, each once; None where they are not listed. A kind may list them where
+        a = f there or 0, and f = ReLU(W_enc x + b_enc)."""
+        return latents.entries
+
+    def pull_entries(
+        self,
+        w: Weights,  # noqa: ARG002
+        latents: Latents,
+        entries_E: Tensor,
+        g_a_E: Tensor,
+        g_gate_E: Tensor | None,  # noqa: ARG002
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """From gradients with respect to a, and to the gate of kinds that have one, to those with
+        respect to pre-activations, all at `entries`, and to weights of the kind's own."""
+        return g_a_E.masked_fill(latents.competed.flatten()[entries_E] <= 0, 0), {}
 
     def products_now(self) -> int:
         """Products of the update after `updates`."""

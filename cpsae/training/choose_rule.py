@@ -5,10 +5,7 @@ import torch
 from cpsae.sae.kind import Kind
 from cpsae.training.dense_rule import Dense, serves
 from cpsae.training.rules import StepRule, autograd
-from cpsae.training.sparse_rule import sparse
-
-PAYS_BELOW = 0.12
-"""Share of kept latents above which dense products are faster, on CPUs."""
+from cpsae.training.sparse_rule import PAYS_BELOW, sparse
 
 
 def rule_for(kind: Kind, device: torch.device) -> StepRule:

@@ -25,9 +25,13 @@ def test_few_latents():
         assert rule_for(many, CPU) is rule_for(few, CUDA) is autograd
 
 
+def test_a_target_of_few():
+    assert rule_for(kind("jumprelu", target_l0=50), CPU) is sparse
+
+
 def test_many_latents():
     for name in ("relu", "competitive"):
         assert isinstance(rule_for(kind(name), CPU), Dense)
         assert rule_for(kind(name), CUDA) is autograd
     assert rule_for(kind("competitive", competition={"over": "active"}), CPU) is autograd
-    assert rule_for(kind("jumprelu"), CPU) is autograd
+    assert rule_for(kind("jumprelu", target_l0=500), CPU) is autograd

@@ -7,17 +7,28 @@ from torch.utils.flop_counter import FlopCounterMode
 from cpsae.sae.initialization import unit_rows
 from cpsae.sae.kind import RunPlan
 from cpsae.sae.kinds import load_kind
+from cpsae.training import sparse_rule
 from cpsae.training.rules import Objective, autograd
 from cpsae.training.settings import FitSettings
 from cpsae.training.sparse_rule import sparse
 
 D, N, B = 7, 24, 32
-KINDS = ["topk", "batchtopk", "lca-batchtopk", "matryoshka-batchtopk"]
+KINDS = ["topk", "batchtopk", "lca-batchtopk", "matryoshka-batchtopk", "jumprelu"]
+
+
+@pytest.fixture(autouse=True)
+def whatever_is_kept(monkeypatch):
+    """So few features keep a large share of latents."""
+    monkeypatch.setattr(sparse_rule, "PAYS_BELOW", 0.8)
 
 
 def problem(name, seed=0, dtype=torch.float64, **settings):
     """A kind half-way through a run, weights as leaves, and rows, some of which fire nothing."""
-    chosen = FitSettings(kind=name, k=3, **settings)
+    if name == "jumprelu":
+        settings = {"target_l0": 3, "bandwidth": 0.3, **settings}
+    else:
+        settings = {"k": 3, **settings}
+    chosen = FitSettings(kind=name, **settings)
     kind = load_kind(name)(chosen.method, RunPlan(D, N, steps=100, rows=100 * B))
     kind.updates = 50
     generator = torch.Generator().manual_seed(seed)
@@ -41,8 +52,11 @@ def assert_same(found, expected, **tolerance):
     for name, gradient in expected.gradients.items():
         torch.testing.assert_close(found.gradients[name], gradient, msg=name, **tolerance)
         assert found.gradients[name].is_contiguous() and not found.gradients[name].requires_grad
-    for own, other in zip(found.latents, expected.latents, strict=True):
-        assert (own is None) == (other is None) and (own is None or torch.equal(own, other))
+    for name, own, other in zip(
+        found.latents._fields, found.latents, expected.latents, strict=True
+    ):
+        if name != "entries":
+            assert (own is None) == (other is None) and (own is None or torch.equal(own, other))
 
 
 @pytest.mark.parametrize("center", [False, True])
@@ -78,6 +92,28 @@ def test_an_enabled_prefix(name):
     assert_same(
         sparse(Objective(kind), few, x), autograd(Objective(kind), few, x), rtol=1e-10, atol=1e-12
     )
+
+
+@pytest.mark.parametrize("input_gradient", [False, True])
+def test_thresholds_that_are_near_and_below_0(input_gradient):
+    kind, w, x = problem("jumprelu", input_gradient=input_gradient)
+    with torch.no_grad():
+        w["threshold"].copy_(torch.linspace(-0.5, 1.5, N))
+    objective = Objective(kind)
+    found, expected = sparse(objective, w, x), autograd(objective, w, x)
+    assert (expected.gradients["threshold"] != 0).sum() > N // 2
+    entries, a = found.latents.entries, found.latents.competed.flatten()
+    assert entries is not None and (a[entries] == 0).any(), "near to its threshold from below"
+    assert_same(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_batch_with_many_entries_is_left_to_the_reference(monkeypatch):
+    kind, w, x = problem("jumprelu")
+    monkeypatch.setattr(sparse_rule, "PAYS_BELOW", 0.01)
+    objective = Objective(kind)
+    found = sparse(objective, w, x)
+    assert found.latents.entries is None
+    assert_same(found, autograd(objective, w, x), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["topk", "batchtopk"])

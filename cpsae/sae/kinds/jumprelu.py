@@ -74,6 +74,33 @@ class JumpReLU(RevivingKind):
         weight = risen * self.settings.l0_coefficient
         return Loss(total + weight * penalty, {**parts, "penalty": penalty})
 
+    def share_kept(self) -> float:
+        """Of n, once L0 has come to its target."""
+        return self.settings.target_l0 / self.plan.n
+
+    def entries(self, w: Weights, latents: Latents) -> Tensor:
+        """What is kept, and what is as near to its threshold as the kernel reaches."""
+        reach = w["threshold"].detach().clamp_min(0) - self.settings.bandwidth / 2
+        assert latents.pre is not None, "encode_batch gives pre-activations"
+        return (latents.pre > reach).flatten().nonzero().squeeze(1)
+
+    def pull_entries(
+        self,
+        w: Weights,
+        latents: Latents,
+        entries_E: Tensor,
+        g_a_E: Tensor,
+        g_gate_E: Tensor | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `_Jump.backward`."""
+        assert latents.pre is not None, "encode_batch gives pre-activations"
+        theta_M = w["threshold"].detach()
+        features_E = entries_E % len(theta_M)
+        z_E, level_E = latents.pre.flatten()[entries_E], theta_M.clamp_min(0)[features_E]
+        g_z_E, jump_E = _pull(z_E, level_E, self.settings.bandwidth, g_a_E, g_gate_E)
+        g_theta_M = torch.zeros_like(theta_M).index_add_(0, features_E, jump_E, alpha=-1)
+        return g_z_E + jump_E if self.settings.input_gradient else g_z_E, {"threshold": g_theta_M}
+
     def schedule_lengths(self) -> dict[str, float]:
         """The rise of the penalty's weight, and when a latent is dead."""
         return {**super().schedule_lengths(), "l0_warmup_steps": self.warmup_steps}
@@ -98,16 +125,22 @@ class _Jump(torch.autograd.Function):
         """z: (B, M); theta: (M,)."""
         level = theta.clamp_min(0)
         gate = (z > level).to(z.dtype)
-        ctx.save_for_backward(z, level, gate)
+        ctx.save_for_backward(z, level)
         ctx.bandwidth, ctx.through = bandwidth, through
         return z.relu() * gate, gate
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """Gradients of the first two arguments."""
-        z, level, gate = ctx.saved_tensors
-        of_kept, of_gate = gradients
-        near = ((z - level).abs() < ctx.bandwidth / 2).to(z.dtype) / ctx.bandwidth
-        jump = near * (level * of_kept + of_gate)
-        of_z = of_kept * gate
+        z, level = ctx.saved_tensors
+        of_z, jump = _pull(z, level, ctx.bandwidth, *gradients)
         return of_z + jump if ctx.through else of_z, -jump.sum(0), None, None
+
+
+def _pull(
+    z: Tensor, level: Tensor, bandwidth: float, g_a: Tensor, g_gate: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Gradients with respect to z where it is kept, and to the place of the jump at its level."""
+    near = ((z - level).abs() < bandwidth / 2).to(z.dtype) / bandwidth
+    of_jump = level * g_a if g_gate is None else level * g_a + g_gate
+    return g_a * (z > level), near * of_jump
