@@ -24,8 +24,9 @@ from cpsae.sae.kind import COMMON_PRESET, Latents, RunPlan, Spec, Weights
 
 # About the last 100 batches: long enough to be steady, short enough to follow a run of 1,000 steps.
 _MOMENTUM = 0.99
-_SLACK = 0.9
-"""Of the running threshold, above which a batch's largest latents are looked for first."""
+_SAMPLED = 61
+"""One of so many entries is looked at to guess where the batch's largest begin: a prime, so that a
+sample has all features."""
 _MIN_FIRE_SHARE = 0.7
 """Of what a batch keeps: as much may be forced."""
 _MIN_FIRE_UNTIL = 0.9
@@ -67,8 +68,6 @@ class BatchTopKKind(RevivingKind):
     Settings = BatchTopKSettings
     settings: BatchTopKSettings
     inference_settings: ClassVar[tuple[str, ...]] = ("k",)
-    threshold_of_first: ClassVar[str] = "threshold"
-    """Which running tensor follows the smallest latent that training batches kept."""
     state: ClassVar[Mapping[str, Spec]] = {
         **RevivingKind.state,
         "threshold": Spec("", dtype=torch.float64, saved="threshold"),
@@ -90,21 +89,27 @@ class BatchTopKKind(RevivingKind):
         pre = F.linear(x_BD, w["w_enc"], w["b_enc"])
         f = pre.relu()
         every = self._forced_every(f)
-        order = _with_largest_first(f, every, self.updates) if every else f
-        entries = self.largest(order, self.tensors[self.threshold_of_first])
+        entries = self.largest(f.detach(), _levels(f.detach(), every, self.updates))
         values = f.flatten()[entries]
         kept = torch.zeros_like(f).flatten().scatter_(0, entries, values).view_as(f)
         smallest = None if every else values
         return Latents(raw=f, competed=kept, pre=pre, kept=smallest, entries=entries)
 
-    def largest(self, order_BM: Tensor, guess: Tensor) -> Tensor:
-        """(E,) where the batch's largest are, as numbers of its entries. guess: about what the
-        smallest of them is, 0 where nothing is known; where that is right it takes less time."""
-        order, count = order_BM.detach().flatten(), self._count(order_BM)
-        if order.device.type == "cpu" and guess > 0:  # elsewhere to look is to wait
-            above = (order > float(guess) * _SLACK).nonzero().squeeze(1)
+    def largest(self, f_BM: Tensor, level_M: Tensor | None = None) -> Tensor:
+        """(E,) where the batch's largest are, as numbers of its entries; first of all those that
+        are not below their feature's level."""
+        f, count = f_BM.flatten(), self._count(f_BM)
+        if f.device.type == "cpu":  # elsewhere to look is to wait
+            seen_BM = f_BM > _below_largest(f, count)
+            if level_M is not None:
+                seen_BM |= f_BM >= level_M
+            above = seen_BM.flatten().nonzero().squeeze(1)
             if count <= len(above):
-                return above[torch.topk(order[above], count, sorted=False).indices]
+                order = f[above]
+                if level_M is not None:
+                    order.masked_fill_(order >= level_M[above % len(level_M)], torch.inf)
+                return above[torch.topk(order, count, sorted=False).indices]
+        order = f if level_M is None else f_BM.masked_fill(f_BM >= level_M, torch.inf).flatten()
         return torch.topk(order, count, sorted=False).indices
 
     def share_kept(self) -> float:
@@ -163,12 +168,22 @@ def follow(threshold: Tensor, smallest: Tensor) -> None:
     threshold.copy_(torch.where(threshold > 0, moved, smallest.double()))
 
 
-def _with_largest_first(f_BM: Tensor, every: int, turn: int) -> Tensor:
-    """f, with infinity where one of every so many features, whose turn it is, has its largest value
-    of the batch, if that is above 0."""
-    features = torch.arange(turn % every, f_BM.shape[1], every, device=f_BM.device)
-    largest = f_BM.detach()[:, features].max(dim=0)
-    order = f_BM.detach().clone()
-    first = torch.full_like(largest.values, torch.inf)
-    order[largest.indices, features] = torch.where(largest.values > 0, first, 0)
-    return order
+def _levels(f_BM: Tensor, every: int, turn: int) -> Tensor | None:
+    """(M,) what one of every so many features, whose turn it is, has as its largest value of the
+    batch, if that is above 0; infinity for others. None where none has a turn."""
+    if not every:
+        return None
+    largest_M = f_BM.amax(dim=0)
+    level_M = torch.full_like(largest_M, torch.inf)
+    mine = slice(turn % every, None, every)
+    level_M[mine] = largest_M[mine].masked_fill(largest_M[mine] <= 0, torch.inf)
+    return level_M
+
+
+def _below_largest(f: Tensor, count: int) -> float:
+    """A number, 0 or more, which very likely a few more than `count` entries are above: from a
+    sample, so that little has to be sorted."""
+    sample = f[::_SAMPLED]
+    expected = count / _SAMPLED
+    rank = min(len(sample), math.ceil(expected + 4 * math.sqrt(expected)) + 1)
+    return max(0.0, float(torch.topk(sample, rank).values[-1]))

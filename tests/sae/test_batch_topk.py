@@ -1,5 +1,7 @@
 """MinFire: in some batches every feature fires once, within the same budget."""
 
+import math
+
 import pytest
 import torch
 
@@ -117,3 +119,26 @@ def test_a_budget_above_what_there_is_keeps_all():
     (weights, x), kind = problem(), build(k=15, k_start=100.0)
     latents = kind.encode_batch(weights, x)
     assert torch.equal(latents.competed, latents.raw)
+
+
+@pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.parametrize(
+    "scale", ["spread", "few above 0", "none above 0", "one feature takes all"]
+)
+def test_the_largest_are_found_however_they_are_spread(scale, forced):
+    b, m, k = 40, 122, 3  # m is twice the distance of what is sampled
+    kind = load_kind("batchtopk")(FitSettings(kind="batchtopk", k=k).method, RunPlan(5, m))
+    f = torch.rand(b, m, generator=torch.Generator().manual_seed(0)) - {"spread": 0.0}.get(
+        scale, 0.99
+    )
+    f = f.relu() if scale != "none above 0" else torch.zeros(b, m)
+    if scale == "one feature takes all":
+        f[:, 61] = 5 + torch.arange(b) / b
+    level = torch.full((m,), torch.inf)
+    if forced:
+        level[:9] = f[:, :9].amax(0).masked_fill(f[:, :9].amax(0) <= 0, torch.inf)
+    order = [(float(v) if v < level[i % m] else math.inf) for i, v in enumerate(f.flatten())]
+    expected = sorted(order, reverse=True)[: k * b]
+    found = kind.largest(f, level if forced else None)
+    assert len(found) == len(set(found.tolist())) == k * b
+    assert sorted((order[i] for i in found), reverse=True) == expected

@@ -42,7 +42,6 @@ class LCABatchTopK(BatchTopKKind):
     Settings = LCASettings
     settings: LCASettings
     inference_settings: ClassVar[tuple[str, ...]] = ("k", "inhibition")
-    threshold_of_first: ClassVar[str] = "first_threshold"
     state: ClassVar[Mapping[str, Spec]] = {
         **BatchTopKKind.state,
         "first_threshold": Spec("", dtype=torch.float64, saved="first_threshold"),
@@ -75,7 +74,7 @@ class LCABatchTopK(BatchTopKKind):
         assert first.pre is not None, "BatchTopK gives pre-activations"
         with torch.no_grad():
             rest = self._inhibited(w, x_BD, first.pre, first.competed)
-            smallest = rest.flatten()[self.largest(rest, self.tensors["threshold"])].min()
+            smallest = rest.flatten()[self.largest(rest)].min()
         return first._replace(kept=torch.stack([first.kept.min(), smallest]))
 
     @torch.no_grad()
