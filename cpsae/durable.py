@@ -186,6 +186,26 @@ def writer_lock(folder: Path, what: str, on_event: OnEvent = ignore) -> Iterator
         os.close(descriptor)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether another process on this machine is the writer of `folder`; one on another machine
+    is seen only where the file system shares locks."""
+    if fcntl is None:
+        return False
+    try:
+        descriptor = os.open(folder.resolve() / LOCK_NAME, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _take(path: Path, what: str, on_event: OnEvent) -> int:
     """A descriptor of the lock file `path` (made if absent) that holds its lock."""
     while True:

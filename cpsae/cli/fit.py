@@ -64,6 +64,9 @@ SHOWN = ("explained_variance", "cosine", "l0", "l0_eff", "dead", "mse", "skipped
     help="Give a finished run in --out more --steps, though it will not be as one of that length.",
 )
 @click.option("--allow-partial", is_flag=True, help="Take a store that is not finished.")
+@click.option(
+    "--follow", is_flag=True, help="Take a store that is still being extracted: wait for its rows."
+)
 @click.option("--print-config", is_flag=True, help="Print every setting, where it is from; stop.")
 @output_options
 def command(
@@ -76,6 +79,7 @@ def command(
     resume: bool,
     stretch: bool,
     allow_partial: bool,
+    follow: bool,
     print_config: bool,
     **values: Any,
 ) -> None:
@@ -110,6 +114,7 @@ def command(
             "preset": name,
             "fresh": not resume,
             "allow_partial": allow_partial,
+            "follow": follow,
             "stretch": stretch,
             "store_identity": None if store else repeated.get("identity"),
             "on_event": terminal.on_event,

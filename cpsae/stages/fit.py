@@ -9,8 +9,14 @@ from cpsae.device import choose_device
 from cpsae.durable import set_aside
 from cpsae.errors import SettingsError, StoreError
 from cpsae.events import Note, OnEvent, ignore
-from cpsae.stages.runs import Job, check, store_as_first_seen, train
-from cpsae.store import Store, open_store
+from cpsae.stages.opening import open_to_train, stopped_where_it_waits
+from cpsae.stages.runs import (
+    Job,
+    check,
+    store_as_first_seen,
+    train,
+)
+from cpsae.store import Store
 from cpsae.training.loop import Stopped
 from cpsae.training.run_folder import RunFolder, run_name
 from cpsae.training.settings import FitSettings
@@ -25,6 +31,7 @@ class FitResult:
     summary: dict[str, Any]
 
 
+@stopped_where_it_waits
 def fit(
     store: str | Path,
     settings: FitSettings | None = None,
@@ -33,6 +40,7 @@ def fit(
     preset: str = "paper",
     fresh: bool = False,
     allow_partial: bool = False,
+    follow: bool = False,
     stretch: bool = False,
     store_identity: str | None = None,
     on_event: OnEvent = ignore,
@@ -42,14 +50,15 @@ def fit(
     ./runs/<preset>-<8 hex of settings and store identity>). Continues a run that was begun there,
     or with `fresh` renames it aside first; `Stopped` where `should_stop` said so. A finished run
     in `out` is given more steps, where it is then what a run of that length is, or with `stretch`
-    all the same.
+    all the same. With `follow` the store may still be growing: rows that are not there yet are
+    waited for, and the run is the one that the complete store gives.
 
     Raises a CpsaeError where the user has to do something (also where `store_identity` is given
     and is not the store's); checkpoints stay.
     """
     settings = settings or FitSettings()
     refuse_several_processes()
-    opened = open_store(store, allow_partial)
+    opened = open_to_train(store, allow_partial, follow, should_stop, on_event)
     refuse_other_store(opened, store_identity)
     run = RunFolder(out or Path("runs") / run_name(preset, settings, opened))
     run.refuse_foreign()

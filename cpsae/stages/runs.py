@@ -17,6 +17,7 @@ from cpsae.json_files import write_object
 from cpsae.sae.autoencoder import SparseAutoencoder, load
 from cpsae.software import software_versions
 from cpsae.store import Store
+from cpsae.store.growing import StoppedWaiting
 from cpsae.store.integrity import damaged
 from cpsae.store.provenance import provenance
 from cpsae.training.facts import Facts, find_facts
@@ -121,7 +122,10 @@ def train(
             if id(member) in given_up
         }
         done = {job: m for job, m in zip(jobs, members, strict=True) if job not in failed}
-        summaries = _finish(store, done, facts, device, on_event, should_stop)
+        try:
+            summaries = _finish(store, done, facts, device, on_event, should_stop)
+        except StoppedWaiting:
+            return Stopped(loop.steps, loop.steps)
         if isinstance(summaries, Stopped):
             return summaries
         return Trained(summaries, failed)

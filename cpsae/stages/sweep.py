@@ -18,8 +18,15 @@ from cpsae.stages.fit import (
     refuse_other_store,
     refuse_several_processes,
 )
-from cpsae.stages.runs import Job, Trained, check, store_as_first_seen, train
-from cpsae.store import Store, open_store
+from cpsae.stages.opening import open_to_train, stopped_where_it_waits
+from cpsae.stages.runs import (
+    Job,
+    Trained,
+    check,
+    store_as_first_seen,
+    train,
+)
+from cpsae.store import Store
 from cpsae.training.loop import Stopped
 from cpsae.training.run_folder import SWEEP, RunFolder, run_name
 from cpsae.training.sweep import SweepMember
@@ -35,6 +42,7 @@ class SweepResult:
     """`folder`, `values` and `summary` of each run."""
 
 
+@stopped_where_it_waits
 def sweep(
     store: str | Path,
     members: Sequence[SweepMember],
@@ -43,6 +51,7 @@ def sweep(
     preset: str = "paper",
     fresh: bool = False,
     allow_partial: bool = False,
+    follow: bool = False,
     stretch: bool = False,
     store_identity: str | None = None,
     on_event: OnEvent = ignore,
@@ -50,14 +59,14 @@ def sweep(
 ) -> SweepResult | Stopped:
     """Train every member in its folder in `out` (by default ./runs/sweep-<8 hex>), each exactly as
     a fit of its own would, reading the store once for all. Continues what was begun there and
-    leaves alone what is complete, or with `fresh` renames the whole folder aside first; more steps
-    and `stretch` as in `fit`, for all members.
+    leaves alone what is complete, or with `fresh` renames the whole folder aside first; more steps,
+    `follow` and `stretch` as in `fit`, for all members.
 
     Raises a CpsaeError as `fit` does; NonFiniteError, once the others are done, where a run
     diverged.
     """
     refuse_several_processes()
-    opened = open_store(store, allow_partial)
+    opened = open_to_train(store, allow_partial, follow, should_stop, on_event)
     refuse_other_store(opened, store_identity)
     folder = RunFolder(out or Path("runs") / _name(preset, members, opened)).path
     _refuse_foreign(folder)

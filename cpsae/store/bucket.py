@@ -12,7 +12,14 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cpsae.durable import disk_errors, fsync_folder, remove_leftovers, write_atomic, writer_lock
+from cpsae.durable import (
+    disk_errors,
+    fsync_folder,
+    is_locked,
+    remove_leftovers,
+    write_atomic,
+    writer_lock,
+)
 from cpsae.events import OnEvent, ignore
 
 
@@ -50,6 +57,10 @@ class Bucket(Protocol):
 
     def lock(self, what: str, on_event: OnEvent = ignore) -> AbstractContextManager[None]:
         """Be the one writer until the block ends. Raises BusyError where another one is."""
+        ...
+
+    def locked(self) -> bool:
+        """Whether somebody is seen to hold that lock."""
         ...
 
 
@@ -100,3 +111,7 @@ class Folder:
     def lock(self, what: str, on_event: OnEvent = ignore) -> AbstractContextManager[None]:
         """See `cpsae.durable.writer_lock`."""
         return writer_lock(self.path, what, on_event)
+
+    def locked(self) -> bool:
+        """See `cpsae.durable.is_locked`."""
+        return is_locked(self.path)

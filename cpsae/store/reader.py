@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cpsae.errors import StoreError
+from cpsae.events import OnEvent, ignore
 from cpsae.store.bucket import Bucket
 from cpsae.store.folders import find_bucket
+from cpsae.store.growing import GrowingBucket, wait_for_tokens
 from cpsae.store.integrity import checked_bytes, damaged
 from cpsae.store.layout import (
     CRC_BYTES,
@@ -82,6 +84,11 @@ class StorePart:
         else:
             raw = self.bucket.read(key)
         return raw[:-CRC_BYTES].view(dtype)
+
+    def stop_waiting(self) -> None:
+        """End the waits for rows of a store that is followed."""
+        if isinstance(self.bucket, GrowingBucket):
+            self.bucket.stop_waiting()
 
     @cached_property
     def median_norm(self) -> float:
@@ -219,6 +226,26 @@ def open_store(path: str | Path, allow_partial: bool = False) -> Store:
     an array's document is not as the manifest says.
     """
     return open_bucket(find_bucket(path), allow_partial)
+
+
+def follow_store(
+    path: str | Path,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_event: OnEvent = ignore,
+) -> Store:
+    """Open a store that is being extracted as the complete one that it will be: whoever asks for
+    rows that are not there yet waits for them. A complete one is opened as `open_store` does.
+
+    Raises what `open_store` raises, and StoppedWaiting where `should_stop` says so before the
+    store's tokens are there.
+    """
+    bucket = find_bucket(path)
+    if read_manifest(bucket).complete:
+        return open_bucket(bucket)
+    growing = GrowingBucket(bucket, should_stop, on_event)
+    wait_for_tokens(growing)
+    opened = open_bucket(bucket, allow_partial=True)
+    return Store(growing, opened.manifest, list(opened.manifest.chunks()))
 
 
 def open_bucket(bucket: Bucket, allow_partial: bool = False) -> Store:

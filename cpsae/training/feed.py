@@ -121,6 +121,7 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
             # An iterator that nobody closed ends with the interpreter: its threads have ended then,
             # and modules are gone, so that this function is looked up before.
             if not is_finalizing():
+                self.part.stop_waiting()
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _next(self, queue: deque[tuple[Future[torch.Tensor], FeedPosition]]) -> torch.Tensor:

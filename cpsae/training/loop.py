@@ -7,8 +7,9 @@ from functools import partial
 
 import torch
 
-from cpsae.errors import NonFiniteError
+from cpsae.errors import NonFiniteError, StoreError
 from cpsae.events import Advanced, Finished, Note, OnEvent, Started, ignore
+from cpsae.store.growing import StoppedWaiting
 from cpsae.training.feed import ActivationFeed
 from cpsae.training.member import Member
 from cpsae.training.step import StepResult
@@ -56,7 +57,14 @@ class Loop:
                 stack.enter_context(closing(member))
             batches = stack.enter_context(closing(self.feed.stream(recycle=True)))
             for step in range(self._step + 1, self.steps + 1):
-                self._update_all(step, next(batches))
+                try:
+                    rows = next(batches)
+                except StoppedWaiting:
+                    return self._stopped_before(step)
+                except StoreError:
+                    self._stopped_before(step)  # no update is lost with the store
+                    raise
+                self._update_all(step, rows)
                 stopping = self._may_stop(step) and should_stop()
                 for member in list(self.members):
                     if member.step == step and (stopping or member.wants_checkpoint()):
@@ -65,6 +73,13 @@ class Loop:
                     return Stopped(step, self.steps)
         self.on_event(Finished())
         return None
+
+    def _stopped_before(self, step: int) -> Stopped:
+        """Every member's checkpoint is of its last update."""
+        for member in list(self.members):
+            if 0 < member.step == step - 1:
+                self._guarded(member, partial(member.save, self.feed.position))
+        return Stopped(step - 1, self.steps)
 
     def _may_stop(self, step: int) -> bool:
         return step % self.log_every == 0 and step < self.steps

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from cpsae.sae.batch_topk import BatchTopKKind
 from cpsae.sae.kind import RunPlan
 from cpsae.sae.kinds import load_kind
 from cpsae.training.settings import FitSettings
@@ -128,6 +129,7 @@ def test_a_budget_above_what_there_is_keeps_all():
 def test_the_largest_are_found_however_they_are_spread(scale, forced):
     b, m, k = 40, 122, 3  # m is twice the distance of what is sampled
     kind = load_kind("batchtopk")(FitSettings(kind="batchtopk", k=k).method, RunPlan(5, m))
+    assert isinstance(kind, BatchTopKKind)
     f = torch.rand(b, m, generator=torch.Generator().manual_seed(0)) - {"spread": 0.0}.get(
         scale, 0.99
     )

@@ -66,6 +66,12 @@ class BucketTests:
         empty.tidy()
         assert empty.read("a").tobytes() == b"1"
 
+    def test_a_lock_is_seen(self, empty):
+        assert not empty.locked()
+        with empty.lock("store"):
+            assert empty.locked()
+        assert not empty.locked()
+
     def test_one_writer_at_a_time(self, empty):
         with empty.lock("store"):
             with (
@@ -121,3 +127,6 @@ class MemoryBucket:
             yield
         finally:
             self.busy = False
+
+    def locked(self):
+        return self.busy

@@ -1,0 +1,48 @@
+"""The store that a run is trained on: a finished one, what there is of it, or one that grows."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from cpsae.errors import SettingsError
+from cpsae.events import OnEvent
+from cpsae.store import Store, follow_store, open_store
+from cpsae.store.growing import StoppedWaiting
+from cpsae.training.loop import Stopped
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def stopped_where_it_waits(stage: Callable[P, R]) -> Callable[P, R | Stopped]:
+    """A stage that ends with `Stopped` too where it is asked to stop before its first update, in
+    waiting for a store that it follows."""
+
+    @wraps(stage)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R | Stopped:
+        try:
+            return stage(*args, **kwargs)
+        except StoppedWaiting:
+            return Stopped(0, 0)
+
+    return call
+
+
+def open_to_train(
+    store: str | Path,
+    allow_partial: bool,
+    follow: bool,
+    should_stop: Callable[[], bool],
+    on_event: OnEvent,
+) -> Store:
+    """The store, as it is or, to `follow`, as it will be. Raises what `open_store` and
+    `follow_store` raise, and SettingsError where both ways are asked for."""
+    if follow and allow_partial:
+        raise SettingsError(
+            "--follow and --allow-partial: wait for all rows, or take those that are there; "
+            "choose one"
+        )
+    if follow:
+        return follow_store(store, should_stop, on_event)
+    return open_store(store, allow_partial)
