@@ -3,29 +3,13 @@
 import threading
 
 import pytest
+from buckets import MemoryBucket
 
 from cpsae.durable import is_locked, writer_lock
 from cpsae.errors import StoreError
 from cpsae.store import growing
 from cpsae.store.bucket import Folder
 from cpsae.store.growing import GrowingBucket, StoppedWaiting
-
-
-class Growing:
-    name = "acts.zarr"
-
-    def __init__(self):
-        self.objects = {}
-        self.writers = False
-
-    def sizes(self, keys):
-        return {key: len(self.objects[key]) for key in keys if key in self.objects}
-
-    def read(self, key):
-        return self.objects[key]
-
-    def locked(self):
-        return self.writers
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +33,7 @@ def test_an_object_is_waited_for(tmp_path, how):
 
 
 def test_what_is_there_is_not_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(growing.time, "sleep", lambda _s: pytest.fail("it is there"))
+    monkeypatch.setattr("time.sleep", lambda _s: pytest.fail("it is there"))
     folder = Folder(tmp_path)
     folder.write("a", b"1")
     assert bytes(GrowingBucket(folder).read("a")) == b"1"
@@ -57,43 +41,43 @@ def test_what_is_there_is_not_waited_for(tmp_path, monkeypatch):
 
 def test_who_is_asked_to_stop_does():
     stop = threading.Event()
-    bucket = GrowingBucket(Growing(), stop.is_set)
+    bucket = GrowingBucket(MemoryBucket(), stop.is_set)
     in_a_moment(stop.set)
     with pytest.raises(StoppedWaiting):
         bucket.read("a")
 
 
 def test_waits_that_have_begun_can_be_ended_and_later_ones_go_on():
-    empty = Growing()
+    empty = MemoryBucket()
     bucket = GrowingBucket(empty)
     in_a_moment(bucket.stop_waiting)
     with pytest.raises(StoppedWaiting):
         bucket.read("a")
-    in_a_moment(lambda: empty.objects.update(a=b"1"))
-    assert bucket.read("a") == b"1"
+    in_a_moment(lambda: empty.write("a", b"1"))
+    assert bytes(bucket.read("a")) == b"1"
 
 
 def test_a_writer_that_has_gone_is_an_error(monkeypatch):
     monkeypatch.setattr(growing, "GIVE_UP_SECONDS", 0.03)
-    with pytest.raises(StoreError, match=r"acts\.zarr: a/7 has not come .* run `cpsae extract`"):
-        GrowingBucket(Growing()).read("a/7")
+    with pytest.raises(StoreError, match=r": a/7 has not come .* run `cpsae extract`"):
+        GrowingBucket(MemoryBucket()).read("a/7")
 
 
 def test_a_slow_writer_is_none(monkeypatch):
     monkeypatch.setattr(growing, "GIVE_UP_SECONDS", 0.03)
-    empty = Growing()
-    empty.writers = True
-    threading.Timer(0.2, lambda: empty.objects.update(a=b"1")).start()
-    assert GrowingBucket(empty).read("a") == b"1"
+    empty = MemoryBucket()
+    empty.busy = True
+    threading.Timer(0.2, lambda: empty.write("a", b"1")).start()
+    assert bytes(GrowingBucket(empty).read("a")) == b"1"
 
 
 def test_a_long_wait_is_told_once(monkeypatch):
     monkeypatch.setattr(growing, "PATIENCE_SECONDS", 0.02)
     told = []
-    empty = Growing()
+    empty = MemoryBucket()
     bucket = GrowingBucket(empty, on_event=told.append)
     for key in "ab":
-        threading.Timer(0.1, lambda key=key: empty.objects.update({key: b"1"})).start()
+        threading.Timer(0.1, lambda key=key: empty.write(key, b"1")).start()
         bucket.read(key)
     assert [note.kind for note in told] == ["warning"] and "waiting for a;" in told[0].text
 
