@@ -7,6 +7,7 @@ import torch
 
 from cpsae.config.base import DEVICE_NAME
 from cpsae.errors import ModelError
+from cpsae.memory import Room, main_memory
 from cpsae.tensors import TORCH_DTYPES
 
 
@@ -64,3 +65,10 @@ def _why_no_cuda() -> str:
     if torch.version.cuda is None:
         return "install a build of torch with CUDA"
     return "check the driver with nvidia-smi"
+
+
+def free_memory(device: torch.device) -> Room | None:
+    """What is free on a GPU, or of main memory; None where the system does not say."""
+    if device.type == "cuda":
+        return Room(int(torch.cuda.mem_get_info(device)[0]))
+    return main_memory()

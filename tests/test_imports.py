@@ -21,6 +21,7 @@ LAYERS = [
         "config",
         "events",
         "device",
+        "memory",
         "workers",
         "durable",
         "software",

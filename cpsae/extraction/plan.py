@@ -17,12 +17,12 @@ from cpsae.events import Note, OnEvent
 from cpsae.extraction.compute import buffer_sets
 from cpsae.extraction.identity import Computing, corpus_identity, refuse_other
 from cpsae.extraction.preflight import (
-    gigabytes,
     refuse_full_disk,
     refuse_small_memory,
     store_bytes,
 )
 from cpsae.extraction.prepare import choose_batch, geometry
+from cpsae.memory import gigabytes
 from cpsae.models import ModelDescription, ModelSource, describe, find_source
 from cpsae.store import Manifest, StoreWriter, is_store, stores_in
 from cpsae.store.bucket import Folder

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from cpsae.device import is_out_of_memory
+from cpsae.device import free_memory, is_out_of_memory
 from cpsae.errors import DiskError, ModelError
-from cpsae.extraction.memory import Room, main_memory
+from cpsae.memory import gigabytes
 from cpsae.store.layout import CRC_BYTES, NUMPY_DTYPES, Manifest
 from cpsae.tensors import dtype_name
 
@@ -82,18 +82,3 @@ def memory_errors(name: str, device: torch.device) -> Iterator[None]:
             "--batch-contexts (with --fresh, where the store was begun with another), or "
             "--dtype bfloat16"
         ) from error
-
-
-def free_memory(device: torch.device) -> Room | None:
-    """What is free on a GPU, or of main memory; None where the system does not say."""
-    if device.type == "cuda":
-        return Room(int(torch.cuda.mem_get_info(device)[0]))
-    return main_memory()
-
-
-def gigabytes(count: int) -> str:
-    """A number of bytes as people read it."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"

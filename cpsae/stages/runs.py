@@ -26,6 +26,7 @@ from cpsae.training.longer import Longer, begin_longer, find_longer
 from cpsae.training.loop import Loop, Stopped
 from cpsae.training.machine import keep_bits, machine_of
 from cpsae.training.member import Member, refuse_unfit
+from cpsae.training.memory_plan import refuse_large
 from cpsae.training.run_folder import RunFolder
 from cpsae.training.settings import FitSettings
 from cpsae.training.start import find_start, start_key
@@ -66,6 +67,7 @@ class Trained:
 def check(job: Job, store: Store, device: torch.device) -> None:
     """Raises SettingsError, before anything is written, where the settings do not fit the store."""
     facts = find_facts(store.training, job.settings, device)
+    refuse_large([job.settings], store.d, device)
     refuse_unfit(job.settings, facts.schedule, store.d)
 
 
@@ -109,6 +111,8 @@ def train(
         begun = [job.run.read_config() for job in jobs if job.run.started]
         if begun:
             keep_bits(begun[0].get("machine", {}), device, on_event)
+        plan = refuse_large([job.settings for job in jobs], store.d, device)
+        on_event(Note(f"memory of the training: about {plan}", "detail"))
         facts = _facts(store, jobs, device, on_event)
         loop, members = _loop(store, jobs, facts, device, on_event)
         _note_unmeasurable(store, on_event)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from cpsae.durable import writer_lock
 from cpsae.errors import BusyError, DiskError, ModelError, NonFiniteError, SettingsError
 from cpsae.extraction import preflight
-from cpsae.extraction.memory import Room
+from cpsae.memory import Room
 from cpsae.models import TruncatedModel
 from cpsae.stages.extract import extract
 from cpsae.store import StoreWriter, open_store
@@ -56,7 +56,7 @@ def test_nothing_to_write_fits_a_full_disk(monkeypatch, tmp_path) -> None:
 
 def test_memory_that_is_too_small(settings, monkeypatch, tmp_path) -> None:
     room = Room(1000, "memory.max of the control group /job")
-    monkeypatch.setattr(preflight, "main_memory", lambda: room)
+    monkeypatch.setattr("cpsae.device.main_memory", lambda: room)
     text = (
         r"need about .* of memory in float32, cpu has 1.0 kB free under memory.max of the "
         "control group /job; .* raise that limit"

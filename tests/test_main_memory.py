@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from cpsae.extraction.memory import Room, main_memory
+from cpsae.memory import Room, main_memory
 
 GB = 2**30
 HUGE = 2**63 - 4096
@@ -119,7 +119,7 @@ def test_limits_of_the_process(system, limits, expected) -> None:
 
 LIMITED = """
 import json, resource
-from cpsae.extraction.memory import main_memory
+from cpsae.memory import main_memory
 resource.setrlimit(resource.{0}, ({1}, resource.getrlimit(resource.{0})[1]))
 print(json.dumps(main_memory()))
 """
