@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import cpsae
@@ -11,7 +12,8 @@ from cpsae.errors import ExportError
 
 @dataclass(frozen=True)
 class Origin:
-    """None where it is not known, as of a store that was made of arrays."""
+    """None where it is not known, as of a store that was made of arrays. Of what lay on the machine
+    of the extraction, the last part of its path: no other program finds it by the whole."""
 
     model: str | None
     model_revision: str | None
@@ -26,11 +28,17 @@ class Origin:
     dataset_split: str | None
     store_identity: str | None
     preset: str | None
+    step: int | None
+    """Where it is not the finished run's."""
     median_norm: float | None
     """Of raw rows."""
+    is_local: bool = False
+    """Whether the model lay on that machine."""
 
     @classmethod
-    def of_run(cls, config: Mapping[str, Any], model: str | None = None) -> "Origin":
+    def of_run(
+        cls, config: Mapping[str, Any], model: str | None = None, step: int | None = None
+    ) -> "Origin":
         """config: a run's config.json; model: the model's name, where the target knows it by
         another one."""
         store = _group(config, "store")
@@ -39,7 +47,7 @@ class Origin:
         language_model, dataset = _group(manifest, "model"), _group(manifest, "dataset")
         tokenizer = _group(manifest, "tokenizer")
         return cls(
-            model=model or language_model.get("id"),
+            model=model or _last_part(language_model.get("id")),
             model_revision=language_model.get("revision"),
             model_dtype=language_model.get("dtype"),
             layer=hook.get("layer"),
@@ -47,12 +55,14 @@ class Origin:
             context_size=contexts.get("tokens"),
             first_position=contexts.get("first_position"),
             prepend_bos=tokenizer.get("bos") is not None if tokenizer else None,
-            dataset=dataset.get("id"),
+            dataset=_last_part(dataset.get("id")),
             dataset_revision=dataset.get("revision"),
             dataset_split=dataset.get("split"),
             store_identity=store.get("identity"),
             preset=config.get("preset"),
+            step=step,
             median_norm=_median_norm(config),
+            is_local=model is None and _is_path(language_model.get("id")),
         )
 
     @property
@@ -65,6 +75,7 @@ class Origin:
         return {
             "cpsae_version": cpsae.__version__,
             "preset": self.preset,
+            "step": self.step,
             "store_identity": self.store_identity,
             "model_revision": self.model_revision,
             "model_dtype": self.model_dtype,
@@ -84,6 +95,18 @@ class Origin:
 def _group(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     found = values.get(key)
     return found if isinstance(found, Mapping) else {}
+
+
+def _is_path(name: str | None) -> bool:
+    """Whether this is no name of the hub, which has one slash at most."""
+    if name is None:
+        return False
+    path = PurePath(name)
+    return path.is_absolute() or name[0] in ".~" or len(path.parts) > 2 or path.suffix == ".gguf"
+
+
+def _last_part(name: str | None) -> str | None:
+    return PurePath(name).name if name is not None and _is_path(name) else name
 
 
 def _median_norm(config: Mapping[str, Any]) -> float | None:

@@ -32,6 +32,11 @@ def export(sae: SparseAutoencoder, origin: Origin) -> Files:
     notes = []
     if sae.normalizer.per_row:
         notes.append(_layer_norm(sae, origin))
+    if origin.is_local:
+        notes.append(
+            f"the store's model was a local one: SAELens is told '{origin.model}'; --model gives "
+            "the name that it loads the model by"
+        )
     folded = fold(sae, layer_norm_scale(sae.normalizer.name, sae.d))
     load = 'sae_lens.SAE.load_from_disk("{folder}")'
     if folded.form in OWN:
@@ -102,7 +107,7 @@ def _layer_norm(sae: SparseAutoencoder, origin: Origin) -> str:
     that it gives other latents."""
     said = f"normalize={sae.normalizer.name}: SAELens adds 1e-5 to each row's standard deviation"
     if origin.median_norm is None:
-        return f"{said}, so latents differ by 1e-5 divided by it"
+        return f"{said}, which makes rows shorter by 1e-5 divided by it"
     deviation = origin.median_norm / sae.d**0.5
     if deviation * _MOST < _EPSILON:
         raise ExportError(
@@ -110,4 +115,5 @@ def _layer_norm(sae: SparseAutoencoder, origin: Origin) -> str:
             "normalisations any rows are exported with unit, sqrt-d and none: fit with "
             "--set normalize=unit, or take --to safetensors"
         )
-    return f"{said} (about {deviation:.3g} here): a relative difference of {1e-5 / deviation:.1g}"
+    share = _EPSILON / deviation
+    return f"{said} (about {deviation:.3g} here), which makes rows shorter by a part of {share:.1g}"

@@ -1,4 +1,7 @@
-"""The folder that EleutherAI's sparsify loads: cfg.json and sae.safetensors. It has TopK alone."""
+"""The folder that EleutherAI's sparsify loads: cfg.json and sae.safetensors. It has TopK alone.
+
+cpsae.json stands beside them, for people.
+"""
 
 from typing import Any
 
@@ -25,8 +28,9 @@ def export(sae: SparseAutoencoder, origin: Origin) -> Files:
     }
     return Files(
         contents={
-            "cfg.json": as_json_bytes(_cfg(folded, origin)),
+            "cfg.json": as_json_bytes(_cfg(folded)),
             "sae.safetensors": as_bytes(tensors),
+            "cpsae.json": as_json_bytes(_about(folded, origin)),
         },
         what="topk",
         d=folded.d,
@@ -36,7 +40,7 @@ def export(sae: SparseAutoencoder, origin: Origin) -> Files:
     )
 
 
-def _cfg(folded: Folded, origin: Origin) -> dict[str, Any]:
+def _cfg(folded: Folded) -> dict[str, Any]:
     return {
         "activation": "topk",
         "d_in": folded.d,
@@ -47,14 +51,18 @@ def _cfg(folded: Folded, origin: Origin) -> dict[str, Any]:
         "multi_topk": False,
         "skip_connection": False,
         "transcode": False,
-        "cpsae": {  # not looked at
-            "kind": folded.kind,
-            "latent_scale": folded.latent_scale,
-            "model": origin.model,
-            "hook_name": origin.hook_name,
-            "context_size": origin.context_size,
-            "prepend_bos": origin.prepend_bos,
-            "dataset": origin.dataset,
-            **origin.as_json(),
-        },
+    }
+
+
+def _about(folded: Folded, origin: Origin) -> dict[str, Any]:
+    """What cfg.json has no keys for: sparsify warns of others."""
+    return {
+        "kind": folded.kind,
+        "latent_scale": folded.latent_scale,
+        "model": origin.model,
+        "hook_name": origin.hook_name,
+        "context_size": origin.context_size,
+        "prepend_bos": origin.prepend_bos,
+        "dataset": origin.dataset,
+        **origin.as_json(),
     }

@@ -54,6 +54,6 @@ def export(
     config = RunFolder(run).read_config()
     folder = free_folder(out)
     sae = load(run, step=step)
-    files: Files = import_module(TARGETS[to]).export(sae, Origin.of_run(config, model))
+    files: Files = import_module(TARGETS[to]).export(sae, Origin.of_run(config, model, step))
     write_folder(folder, files.contents)
     return Exported(Path(out).expanduser(), to, files)

@@ -139,7 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         x = _rows(run, asked.store, asked.rows)
         for target in (name for name in TARGETS if name in LOADERS):
             with tempfile.TemporaryDirectory() as place:
-                print(f"| {run.name} | {target} | {_line(run, target, Path(place) / 'out', x)} |")
+                name = "/".join(run.parts[-2:])
+                print(f"| {name} | {target} | {_line(run, target, Path(place) / 'out', x)} |")
 
 
 def _line(run: Path, target: str, out: Path, x: Tensor) -> str:

@@ -115,6 +115,7 @@ def test_metadata_says_where_the_rows_are_from(tmp_path) -> None:
         "cpsae_kind": "batchtopk",
         "latent_scale": SCALE,
         "preset": "batchtopk",
+        "step": None,
         "store_identity": "ab" * 32,
     }
 
@@ -182,6 +183,8 @@ def test_the_bias_gives_back_what_a_library_takes_away(tmp_path, kind) -> None:
 
 def test_a_sparsify_folder(tmp_path) -> None:
     out = exported(tmp_path, "sparsify", "topk")
+    assert {f.name for f in out.iterdir()} == {"cfg.json", "sae.safetensors", "cpsae.json"}
+    assert json.loads((out / "cpsae.json").read_text())["hook_name"] == "blocks.19.hook_resid_post"
     cfg, w = cfg_of(out), load_file(out / "sae.safetensors")
     assert (cfg["activation"], cfg["k"], cfg["d_in"], cfg["num_latents"]) == ("topk", 5, D, M)
     assert not (cfg["transcode"] or cfg["skip_connection"] or cfg["multi_topk"])
@@ -222,7 +225,22 @@ def test_rows_too_short_for_the_epsilon_of_layer_norm(tmp_path) -> None:
         exported(tmp_path, "sae-lens", normalize="layer", norm=0.05)
     run = make_run(tmp_path / "long", normalize="layer")
     [note] = cpsae.export(run, "sae-lens", tmp_path / "long-out").files.notes
-    assert "(about 40.8 here): a relative difference of 2e-07" in note
+    assert "(about 40.8 here), which makes rows shorter by a part of 2e-07" in note
+
+
+@pytest.mark.parametrize("name", ["/home/me/models/gemma", "./gemma", "gemma.gguf", "a/b/gemma"])
+def test_paths_of_a_machine_stay_there(tmp_path, name) -> None:
+    model, dataset = ({**MANIFEST[key], "id": name} for key in ("model", "dataset"))
+    run = make_run(tmp_path / "run", model=model, dataset=dataset)
+    done = cpsae.export(run, "sae-lens", tmp_path / "out")
+    last = name.rpartition("/")[2]
+    known = cfg_of(tmp_path / "out")["metadata"]
+    assert (known["model_name"], known["dataset_path"]) == (last, last)
+    assert done.files.notes[0].startswith(
+        f"the store's model was a local one: SAELens is told '{last}'"
+    )
+    named = cpsae.export(run, "sae-lens", tmp_path / "named", model="google/gemma-2-2b")
+    assert named.files.notes == ()
 
 
 def test_saebench_needs_a_model(tmp_path) -> None:
