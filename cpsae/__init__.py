@@ -15,6 +15,7 @@ _HOME_OF = {
     "evaluate": "cpsae.stages.evaluate",
     "evaluate_each": "cpsae.stages.evaluate",
     "compare": "cpsae.stages.compare",
+    "export": "cpsae.stages.export",
     "load": "cpsae.stages.load",
     "open_store": "cpsae.store",
     "write_store": "cpsae.store",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from cpsae.stages.compare import compare as compare
     from cpsae.stages.evaluate import evaluate as evaluate
     from cpsae.stages.evaluate import evaluate_each as evaluate_each
+    from cpsae.stages.export import export as export
     from cpsae.stages.extract import extract as extract
     from cpsae.stages.fit import fit as fit
     from cpsae.stages.load import load as load

@@ -80,5 +80,9 @@ class PlatformError(CpsaeError):
     """An operating system that lacks what writing a store or a run needs."""
 
 
+class ExportError(CpsaeError):
+    """An autoencoder that a format has no place for, or a folder that cannot take it."""
+
+
 class RunError(CpsaeError):
     """A folder that is no run, or a run that cannot be used as asked."""

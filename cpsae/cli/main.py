@@ -19,6 +19,7 @@ _COMMANDS = {
     "fit": ("fit", "Train a sparse autoencoder on a store."),
     "evaluate": ("evaluate", "Measure runs on a store's held-out rows."),
     "compare": ("compare", "Put runs beside each other, in a table and a picture."),
+    "export": ("export", "Write a run in another program's format."),
     "info": ("info", "Say what is in a store or a run."),
     "verify": ("verify", "Check every chunk of a store."),
     "bench": ("bench", "Time the stages against what they cannot do without."),

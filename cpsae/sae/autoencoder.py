@@ -104,7 +104,7 @@ class SparseAutoencoder(nn.Module):
                 f"vectors of shape {tuple(x.shape)} do not fit: this autoencoder takes "
                 f"(..., {self.d})"
             )
-        return self.kind.encode(self._weights(), self.normalizer.normalize(x).to(self.b_dec.dtype))
+        return self.kind.encode(self.weights(), self.normalizer.normalize(x).to(self.b_dec.dtype))
 
     def decode(self, f: Tensor, like: Tensor | None = None) -> Tensor:
         """f: (..., N) latents as `encode` gives them -> (..., D) float32, raw.
@@ -119,7 +119,7 @@ class SparseAutoencoder(nn.Module):
                 f"(..., {self.n_latents})"
             )
         enabled = f[..., : self.n_enabled].to(self.b_dec.dtype)
-        return self.normalizer.denormalize(self.kind.decode(self._weights(), enabled), like)
+        return self.normalizer.denormalize(self.kind.decode(self.weights(), enabled), like)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., D) raw -> its reconstruction (..., D), raw."""
@@ -143,7 +143,7 @@ class SparseAutoencoder(nn.Module):
             **self.kind.constants(),
         }
 
-    def _weights(self) -> dict[str, Tensor]:
+    def weights(self) -> dict[str, Tensor]:
         """Weights of the enabled features in training's layout, as views of the parameters."""
         saved = dict(self.named_parameters(recurse=False))
         return prefix(self.kind.weights, self.kind.unpack(saved), self.n_enabled)

@@ -20,6 +20,7 @@ from torch import Tensor
 from cpsae.config import Count
 from cpsae.errors import SettingsError
 from cpsae.sae.dead_latents import ReviveSettings, RevivingKind
+from cpsae.sae.form import Form
 from cpsae.sae.kind import COMMON_PRESET, Latents, RunPlan, Spec, Weights
 
 # About the last 100 batches: long enough to be steady, short enough to follow a run of 1,000 steps.
@@ -83,6 +84,10 @@ class BatchTopKKind(RevivingKind):
         f = F.linear(x, w["w_enc"], w["b_enc"]).relu()
         kept = f.masked_fill(f <= self.tensors["threshold"].to(f.dtype), 0)
         return Latents(raw=f, competed=kept)
+
+    def form(self, w: Weights) -> Form:
+        """JumpReLU, with one threshold for all."""
+        return jumping_at(self.tensors["threshold"], w)
 
     def encode_batch(self, w: Weights, x_BD: Tensor) -> Latents:
         """x: (B, D). `kept` is None where rare features were made to fire."""
@@ -159,6 +164,12 @@ class BatchTopKKind(RevivingKind):
 
     def _forced_steps(self) -> float:
         return _MIN_FIRE_UNTIL * self.plan.steps
+
+
+def jumping_at(threshold: Tensor, w: Weights) -> Form:
+    """JumpReLU with the threshold (0-d) that `encode` compares with, in the dtype of weights."""
+    rounded = threshold.to(w["b_enc"].dtype)
+    return Form("jumprelu", {"threshold": rounded.expand(len(w["b_enc"]))})
 
 
 def follow(threshold: Tensor, smallest: Tensor) -> None:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cpsae.config import Settings
+from cpsae.sae.form import Form
 from cpsae.sae.latents import Latents as Latents
 from cpsae.sae.losses import Loss, reconstruction
 
@@ -223,6 +224,11 @@ class Kind(ABC):
     def figures(self) -> dict[str, float]:
         """Its own numbers for metrics.jsonl, as the next update will use them."""
         return {}
+
+    def form(self, w: Weights) -> Form | None:  # noqa: ARG002
+        """What `encode` computes with these weights of the M enabled features, for other programs;
+        None where it is none of the forms they have."""
+        return None
 
     def to(self, device: torch.device | str) -> Self:
         """Move the running tensors, which keep their dtypes."""

@@ -21,6 +21,7 @@ from cpsae.sae.initialization import initialize
 from cpsae.sae.kind import Kind, RunPlan, prefix
 from cpsae.sae.kinds import load_kind
 from cpsae.sae.normalization import Normalizer
+from cpsae.testing.forms import latents_of
 from cpsae.training.recipes import preset, resolve_fit
 from cpsae.training.settings import FitSettings
 from cpsae.training.step import Trainable
@@ -204,6 +205,18 @@ class KindTests:
         found = kind.encode(kind.centred(w), rows(50))
         expected = kind.encode(w, rows(50) - w["b_dec"])
         torch.testing.assert_close(found.raw, expected.raw, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("scale", [1.0, 37.5])
+    def test_its_form_says_what_it_computes(self, scale: float) -> None:
+        """And longer rows have latents as many times larger: `cpsae export` relies on it."""
+        state = self.trained()
+        w = prefix(state.kind.weights, state.optimizer.weights, M)
+        form = state.kind.form(w)
+        if form is None:
+            return
+        expected = state.kind.encode(w, rows(50)).competed * scale
+        found = latents_of(form, w, rows(50) * scale, scale)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * scale)
 
 
 def rows(seed: int) -> torch.Tensor:

@@ -1,10 +1,12 @@
 """SAEBench's core evaluation of a cpsae run, on the store's held-out contexts.
 
     python pipelines/saebench/core.py RUN --model FOLDER|NAME [--contexts N] [--out FOLDER]
+        [--exported FOLDER]
 
 Writes SAEBench's own result file into --out, and prints its figures beside those of the run's
 evaluation.json under `saebench/`, where `cpsae evaluate RUN --model` has been run on as many
-contexts. Batches are of 16 contexts, in the store's order, as in `cpsae evaluate`.
+contexts. Batches are of 16 contexts, in the store's order, as in `cpsae evaluate`. With --exported
+it is what `cpsae export RUN --to saebench` wrote that is evaluated.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from sae_bench.sae_bench_utils import (
     get_sae_lens_version,
 )
 from sae_bench.sae_bench_utils.general_utils import load_and_format_sae
+from sae_lens import SAE
 from side_by_side import flat, table
 from wrapped import WrappedRun, enter_beside, load_model, store_of
 
@@ -83,21 +86,32 @@ def evaluate(
     return scalars, features, config
 
 
+def autoencoder(run: Path, exported: Path | None, model: str, device: str) -> Any:
+    """What SAEBench is handed: the run itself, or SAELens' object of its export."""
+    if exported is None:
+        return WrappedRun(run, model, device)
+    import cpsae.interop.saelens_classes  # noqa: F401
+
+    return SAE.load_from_disk(exported, device=device)
+
+
 def main() -> None:
     """Evaluate, save, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--model", required=True, help="a folder or a name of TransformerLens")
     parser.add_argument("--store", type=Path, help="by default the run's own")
+    parser.add_argument("--exported", type=Path, help="a folder of `cpsae export --to saebench`")
     parser.add_argument("--contexts", type=int, help="by default all that are held out")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("saebench-core"))
     asked = parser.parse_args()
     run, out = asked.run.resolve(), asked.out.resolve()
+    exported = asked.exported.resolve() if asked.exported else None
     tokens = held_out_tokens(store_of(run, asked.store), asked.contexts)
     name = enter_beside(asked.model)
-    sae = WrappedRun(run, name, asked.device)
+    sae = autoencoder(run, exported, name, asked.device)
     loaded = load_and_format_sae(run.name, sae, asked.device)
     assert loaded is not None, "an object was handed in"
     sae = loaded[1].to(device=torch.device(asked.device), dtype=getattr(torch, asked.dtype))

@@ -38,7 +38,7 @@ class WrappedRun(BaseSAE):  # type: ignore[misc]
             layer,
             torch.device(device),
             torch.float32,
-            hook_name=f"blocks.{layer}.{SITES[sae.hook.get('hook', 'resid_post')]}",
+            hook_name=f"blocks.{layer}.{SITES[sae.hook.get('name', 'resid_post')]}",
         )
         self.sae = sae
         self.W_enc, self.W_dec, self.b_dec = sae.W_enc, sae.W_dec, sae.b_dec

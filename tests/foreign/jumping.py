@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from cpsae.sae.form import Form
 from cpsae.sae.kind import STANDARD, Kind, KindSettings, Latents, Spec, Weights
 from cpsae.sae.losses import Loss
 
@@ -34,6 +35,9 @@ class Jumping(Kind):
         gate = _Step.apply(pre, w["log_threshold"].exp(), self.settings.bandwidth)
         f = pre.relu()
         return Latents(raw=f, competed=f * gate, pre=pre)
+
+    def form(self, w: Weights) -> Form:
+        return Form("jumprelu", {"threshold": w["log_threshold"].exp()})
 
     def loss(self, w: Weights, x_BD: Tensor, latents: Latents, x_hat_BD: Tensor) -> Loss:
         mse = self.mse(x_BD, x_hat_BD)

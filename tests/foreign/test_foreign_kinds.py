@@ -82,6 +82,8 @@ def test_trained_killed_resumed_saved_loaded(fit, tmp_path):
     pre = sae.normalizer.normalize(x).double() @ sae.W_enc.double() + sae.b_enc.double()
     expected = torch.where(pre > thresholds.double(), pre.relu(), 0.0)
     torch.testing.assert_close(sae.encode(x).double(), expected, rtol=1e-4, atol=1e-5)
+    exported = cpsae.export(tmp_path / "whole", "dictionary-learning", tmp_path / "out")
+    assert exported.files.what == "JumpReluAutoEncoder"
 
 
 @pytest.mark.usefixtures("jumping")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cpsae.config import Settings as Group
 from cpsae.sae.competition import TemperatureSchedule, TemperatureSettings, compete
+from cpsae.sae.form import Form
 from cpsae.sae.kind import Latents, RunPlan, Spec, Weights, finite
 from cpsae.sae.l1 import L1Kind, L1Settings
 
@@ -50,6 +51,11 @@ class Competitive(L1Kind):
         f = F.linear(x, w["w_enc"], w["b_enc"]).relu()
         competed = compete(f, self.tensors["temperature"], self.settings.competition.over)
         return Latents(raw=f, competed=competed)
+
+    def form(self, w: Weights) -> Form:  # noqa: ARG002
+        """Softmax, at T as it stands."""
+        levels = {"temperature": self.tensors["temperature"]}
+        return Form("softmax", levels, {"over": self.settings.competition.over})
 
     def by_hand(self) -> bool:
         """Where all enabled features share the softmax."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from cpsae.sae.form import Form
 from cpsae.sae.kind import STANDARD, Kind, KindSettings, Latents, Spec, Weights
 from cpsae.sae.losses import Loss, sparsity
 
@@ -45,6 +46,10 @@ class Gated(Kind):
         gate = (projected + w["b_enc"]).relu()
         size = (projected * w["r_mag"].exp() + w["b_mag"]).relu()
         return Latents(raw=gate, competed=size * (gate > 0).to(size.dtype))
+
+    def form(self, w: Weights) -> Form:
+        """Gated."""
+        return Form("gated", {"b_gate": w["b_enc"], "b_mag": w["b_mag"]}, {"r_mag": w["r_mag"]})
 
     def loss(self, w: Weights, x_BD: Tensor, latents: Latents, x_hat_BD: Tensor) -> Loss:
         """Parts: mse; penalty, the L1 norm of ReLU(gate); gate, the squared error of what that

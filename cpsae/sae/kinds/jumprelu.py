@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cpsae.config import Count
 from cpsae.sae.dead_latents import ReviveSettings, RevivingKind
+from cpsae.sae.form import Form
 from cpsae.sae.kind import STANDARD, Latents, RunPlan, Spec, Weights
 from cpsae.sae.losses import Loss
 from cpsae.sae.precision import widen
@@ -55,6 +56,10 @@ class JumpReLU(RevivingKind):
         """x: (..., D)."""
         f = F.linear(x, w["w_enc"], w["b_enc"]).relu()
         return Latents(raw=f, competed=f.masked_fill(f <= w["threshold"].to(f.dtype), 0))
+
+    def form(self, w: Weights) -> Form:
+        """JumpReLU."""
+        return Form("jumprelu", {"threshold": w["threshold"].clamp_min(0)})
 
     def encode_batch(self, w: Weights, x_BD: Tensor) -> Latents:
         """The same, with a gradient for thresholds."""

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from cpsae.sae.batch_topk import BatchTopKKind, BatchTopKSettings, follow
+from cpsae.sae.batch_topk import BatchTopKKind, BatchTopKSettings, follow, jumping_at
 from cpsae.sae.dead_latents import RevivingKind
+from cpsae.sae.form import Form
 from cpsae.sae.kind import Latents, RunPlan, Spec, Weights
 
 _MEASURED_FROM = 0.9
@@ -65,6 +66,13 @@ class LCABatchTopK(BatchTopKKind):
         rest = self._inhibited(w, x, z, first)
         second = rest.masked_fill(rest <= threshold, 0)
         return Latents(raw=f, competed=torch.where(threshold > 0, second, first))
+
+    def form(self, w: Weights) -> Form:
+        """LCA; JumpReLU while the second threshold is not measured."""
+        if self.tensors["threshold"] <= 0:
+            return jumping_at(self.tensors["first_threshold"], w)
+        levels = {name: self.tensors[name] for name in ("first_threshold", "threshold")}
+        return Form("lca", levels, {"inhibition": self.settings.inhibition})
 
     def encode_batch(self, w: Weights, x_BD: Tensor) -> Latents:
         """x: (B, D). `kept` holds the smallest that each choice keeps, or what the first keeps."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from cpsae.sae.form import Form
 from cpsae.sae.kind import COMMON_PRESET, Kind, KindSettings, Latents, RunPlan, Spec, Weights
 from cpsae.sae.losses import Loss
 from cpsae.sae.precision import widen
@@ -52,6 +53,10 @@ class PAnneal(Kind):
         """x: (..., D)."""
         f = F.linear(x, w["w_enc"], w["b_enc"]).relu()
         return Latents(raw=f, competed=f)
+
+    def form(self, w: Weights) -> Form:  # noqa: ARG002
+        """ReLU."""
+        return Form("relu")
 
     def loss(self, w: Weights, x_BD: Tensor, latents: Latents, x_hat_BD: Tensor) -> Loss:  # noqa: ARG002
         """Parts: mse and penalty."""

@@ -5,6 +5,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from cpsae.sae.form import Form
 from cpsae.sae.kind import Latents, Weights
 from cpsae.sae.l1 import L1Kind
 
@@ -19,6 +20,10 @@ class ReLU(L1Kind):
         """x: (..., D)."""
         f = F.linear(x, w["w_enc"], w["b_enc"]).relu()
         return Latents(raw=f, competed=f)
+
+    def form(self, w: Weights) -> Form:  # noqa: ARG002
+        """ReLU."""
+        return Form("relu")
 
     def by_hand(self) -> bool:
         """Always."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cpsae.sae.batch_topk import TopKSettings, fitting_k
 from cpsae.sae.dead_latents import RevivingKind
+from cpsae.sae.form import Form
 from cpsae.sae.kind import Latents, RunPlan, Weights
 
 
@@ -27,6 +28,10 @@ class TopK(RevivingKind):
     def encode(self, w: Weights, x: Tensor) -> Latents:
         """x: (..., D)."""
         return self._encode(w, x)[0]
+
+    def form(self, w: Weights) -> Form:
+        """The k largest; all, where fewer are enabled."""
+        return Form("topk", fixed={"k": min(self.k, len(w["w_enc"]))})
 
     def encode_batch(self, w: Weights, x_BD: Tensor) -> Latents:
         """x: (B, D)."""

@@ -1,0 +1,51 @@
+"""`cpsae export`: a run in another program's format."""
+
+from typing import Any
+
+import click
+
+from cpsae.cli.options import output_options, terminal_of
+from cpsae.interop import TARGETS
+
+
+@click.command(short_help="Write a run in another program's format.")
+@click.argument("run", metavar="RUN")
+@click.option("--to", required=True, type=click.Choice(list(TARGETS)), help="The format.")
+@click.option("--out", required=True, metavar="DIR", help="A folder that is not there, or empty.")
+@click.option(
+    "--step",
+    type=click.IntRange(1),
+    metavar="N",
+    help="The autoencoder after that step, of a finished run or another; by default the final one.",
+)
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="What that program calls the language model; by default its name in the store.",
+)
+@output_options
+def command(
+    run: str, to: str, out: str, step: int | None, model: str | None, **values: Any
+) -> None:
+    """Write the autoencoder of RUN into the folder DIR, as another program loads it: it takes raw
+    activations and gives raw reconstructions there.
+
+    \b
+    sae-lens             cfg.json, sae_weights.safetensors
+    dictionary-learning  ae.pt, config.json
+    sparsify             cfg.json, sae.safetensors; kind topk alone
+    saebench             a SAELens folder, as SAEBench takes it
+    safetensors          weights and a JSON that a few lines of torch can use
+
+    docs/guide.md says which kinds and normalisations each can hold.
+    """
+    with terminal_of(values) as terminal:
+        from cpsae.stages.export import export
+
+        done = export(run, to, out, step=step, model=model)
+        for note in done.files.notes:
+            terminal.note(note)
+        content = done.as_json()
+        if not terminal.result(content):
+            shown = ("what", "d_in", "n_latents", "latent_scale", "load")
+            terminal.table(f"{out} ({to})", [(name, content[name]) for name in shown])
