@@ -80,5 +80,9 @@ class PlatformError(CpsaeError):
     """An operating system that lacks what writing a store or a run needs."""
 
 
+class GroupError(CpsaeError):
+    """A process of several that train together which did not come, is gone, or does not answer."""
+
+
 class RunError(CpsaeError):
     """A folder that is no run, or a run that cannot be used as asked."""

@@ -91,12 +91,13 @@ def command(
         repeated = _run_of(recipe, terminal.on_event)
         name = preset or repeated.get("preset", "paper")
         with usage_errors():
-            Worker.from_environment()  # refuses what is malformed; `fit` refuses several
+            leads = Worker.from_environment().is_leader
             layers = _layers(given(OPTIONS, values), assignments, recipe, name)
             members = _members(axes, layers)
             resolved = _resolved(layers)
         if print_config:
-            _print_config(terminal, resolved, axes)
+            if leads:
+                _print_config(terminal, resolved, axes)
             return
 
         from cpsae.cli.interrupts import deferred, interruption
@@ -122,8 +123,11 @@ def command(
                 sweep(place, members, **run) if members else fit(place, resolved.settings, **run)
             )
         if isinstance(result, Stopped):
+            if not leads:  # the first process says how far all have got
+                raise click.exceptions.Exit(interruption().exit_code)
             raise interruption()
-        _show(terminal, result)
+        if leads:
+            _show(terminal, result)
 
 
 def _show(terminal: "Terminal", result: "FitResult | SweepResult") -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from cpsae.config import Count
 from cpsae.errors import SettingsError
 from cpsae.sae.dead_latents import ReviveSettings, RevivingKind
+from cpsae.sae.group import Group, holds_largest
 from cpsae.sae.kind import COMMON_PRESET, Latents, RunPlan, Spec, Weights
 
 # About the last 100 batches: long enough to be steady, short enough to follow a run of 1,000 steps.
@@ -90,7 +91,7 @@ class BatchTopKKind(RevivingKind):
         pre = F.linear(x_BD, w["w_enc"], w["b_enc"])
         f = pre.relu()
         every = self._forced_every(f)
-        order = _with_largest_first(f, every, self.updates) if every else f
+        order = _with_largest_first(f, every, self.updates, self.group) if every else f
         entries = self.largest(order, self.tensors[self.threshold_of_first])
         values = f.flatten()[entries]
         kept = torch.zeros_like(f).flatten().scatter_(0, entries, values).view_as(f)
@@ -98,14 +99,15 @@ class BatchTopKKind(RevivingKind):
         return Latents(raw=f, competed=kept, pre=pre, kept=smallest, entries=entries)
 
     def largest(self, order_BM: Tensor, guess: Tensor) -> Tensor:
-        """(E,) where the batch's largest are, as numbers of its entries. guess: about what the
-        smallest of them is, 0 where nothing is known; where that is right it takes less time."""
+        """(E,) where the largest of the group's batch are, as numbers of the given entries. guess:
+        about what the smallest of them is, 0 where nothing is known; where that is right it takes
+        less time."""
         order, count = order_BM.detach().flatten(), self._count(order_BM)
         if order.device.type == "cpu" and guess > 0:  # elsewhere to look is to wait
             above = (order > float(guess) * _SLACK).nonzero().squeeze(1)
-            if count <= len(above):
-                return above[torch.topk(order[above], count, sorted=False).indices]
-        return torch.topk(order, count, sorted=False).indices
+            if count <= self.group.count(len(above)):
+                return above[self.group.largest(order[above], count)]
+        return self.group.largest(order, count)
 
     def share_kept(self) -> float:
         """Of n, at the beginning of the run."""
@@ -116,7 +118,7 @@ class BatchTopKKind(RevivingKind):
         """Take the batch's smallest kept latent into the threshold."""
         super().after_step(step, rho, latents)
         if latents.kept is not None:
-            follow(self.tensors["threshold"], latents.kept.min())
+            follow(self.tensors["threshold"], self.group.smallest(latents.kept))
 
     def budget(self, updates: int) -> float:
         """Latents a row of the update after so many."""
@@ -139,8 +141,9 @@ class BatchTopKKind(RevivingKind):
         return kind
 
     def _count(self, f_BM: Tensor) -> int:
-        """Latents that the batch keeps."""
-        return min(round(f_BM.shape[0] * self.budget(self.updates)), f_BM.numel())
+        """Latents that the group's batch keeps."""
+        batch = self.group.rows(f_BM.shape[0])
+        return min(round(batch * self.budget(self.updates)), batch * f_BM.shape[1])
 
     def _forced_every(self, f_BM: Tensor) -> int:
         """Every how many features one is made to fire in this batch; 0: none is."""
@@ -163,12 +166,12 @@ def follow(threshold: Tensor, smallest: Tensor) -> None:
     threshold.copy_(torch.where(threshold > 0, moved, smallest.double()))
 
 
-def _with_largest_first(f_BM: Tensor, every: int, turn: int) -> Tensor:
+def _with_largest_first(f_BM: Tensor, every: int, turn: int, group: Group) -> Tensor:
     """f, with infinity where one of every so many features, whose turn it is, has its largest value
-    of the batch, if that is above 0."""
+    of the group's batch, if that is above 0."""
     features = torch.arange(turn % every, f_BM.shape[1], every, device=f_BM.device)
     largest = f_BM.detach()[:, features].max(dim=0)
     order = f_BM.detach().clone()
-    first = torch.full_like(largest.values, torch.inf)
-    order[largest.indices, features] = torch.where(largest.values > 0, first, 0)
+    forced = (largest.values > 0) & holds_largest(group, largest.values)
+    order[largest.indices, features] = largest.values.masked_fill(forced, torch.inf)
     return order

@@ -9,6 +9,7 @@ import torch
 
 from cpsae.errors import NonFiniteError
 from cpsae.events import Advanced, Finished, Note, OnEvent, Started, ignore
+from cpsae.sae.group import ALONE, Group
 from cpsae.training.feed import ActivationFeed
 from cpsae.training.member import Member
 from cpsae.training.step import StepResult
@@ -26,13 +27,18 @@ class Loop:
     """Trains members whose feed settings and number of steps are equal.
 
     The feed begins where the member that is furthest behind has got to; those ahead of it let its
-    batches pass.
+    batches pass. Several processes run equal loops, each with its share of every batch.
     """
 
     def __init__(
-        self, feed: ActivationFeed, members: Sequence[Member], on_event: OnEvent = ignore
+        self,
+        feed: ActivationFeed,
+        members: Sequence[Member],
+        on_event: OnEvent = ignore,
+        group: Group = ALONE,
     ) -> None:
         self.feed = feed
+        self.group = group
         self.members = list(members)
         self.on_event = on_event
         self.failed: list[tuple[Member, NonFiniteError]] = []
@@ -45,7 +51,7 @@ class Loop:
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> Stopped | None:
         """Train to the last step; `Stopped` where it was asked to stop (asked at every multiple of
-        log_every, which then gets a checkpoint).
+        log_every, which then gets a checkpoint), or another process of the group was.
 
         Raises NonFiniteError where the only member's loss or weight is no number, DiskError where
         the disk is full; the last checkpoints stay.
@@ -57,7 +63,7 @@ class Loop:
             batches = stack.enter_context(closing(self.feed.stream(recycle=True)))
             for step in range(self._step + 1, self.steps + 1):
                 self._update_all(step, next(batches))
-                stopping = self._may_stop(step) and should_stop()
+                stopping = self._may_stop(step) and self.group.any(should_stop())
                 for member in list(self.members):
                     if member.step == step and (stopping or member.wants_checkpoint()):
                         self._guarded(member, partial(member.save, self.feed.position))
