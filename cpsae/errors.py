@@ -84,5 +84,9 @@ class ExportError(CpsaeError):
     """An autoencoder that a format has no place for, or a folder that cannot take it."""
 
 
+class GroupError(CpsaeError):
+    """A process of several that train together which did not come, is gone, or does not answer."""
+
+
 class RunError(CpsaeError):
     """A folder that is no run, or a run that cannot be used as asked."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cpsae.events import OnEvent
     from cpsae.stages.fit import FitResult
     from cpsae.stages.sweep import SweepResult
+    from cpsae.training.loop import Stopped
     from cpsae.training.settings import FitSettings
     from cpsae.training.sweep import SweepMember
 
@@ -95,19 +96,19 @@ def command(
         repeated = _run_of(recipe, terminal.on_event)
         name = preset or repeated.get("preset", "paper")
         with usage_errors():
-            Worker.from_environment()  # refuses what is malformed; `fit` refuses several
+            leads = Worker.from_environment().is_leader
             layers = _layers(given(OPTIONS, values), assignments, recipe, name)
             members = _members(axes, layers)
             resolved = _resolved(layers)
         if print_config:
-            _print_config(terminal, resolved, axes)
+            if leads:
+                _print_config(terminal, resolved, axes)
             return
 
-        from cpsae.cli.interrupts import deferred, interruption
+        from cpsae.cli.interrupts import deferred
         from cpsae.cli.memory import keep_freed_blocks
         from cpsae.stages.fit import fit
         from cpsae.stages.sweep import sweep
-        from cpsae.training.loop import Stopped
 
         run: dict[str, Any] = {
             "out": out,
@@ -126,8 +127,18 @@ def command(
             result: FitResult | SweepResult | Stopped = (
                 sweep(place, members, **run) if members else fit(place, resolved.settings, **run)
             )
-        if isinstance(result, Stopped):
-            raise interruption()
+        _end(terminal, result, leads)
+
+
+def _end(terminal: "Terminal", result: "FitResult | SweepResult | Stopped", leads: bool) -> None:
+    """Of several processes the first speaks for all."""
+    from cpsae.cli.interrupts import interruption
+    from cpsae.training.loop import Stopped
+
+    if isinstance(result, Stopped):
+        ended = interruption()
+        raise ended if leads else click.exceptions.Exit(ended.exit_code)
+    if leads:
         _show(terminal, result)
 
 

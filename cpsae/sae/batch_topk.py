@@ -21,6 +21,7 @@ from cpsae.config import Count
 from cpsae.errors import SettingsError
 from cpsae.sae.dead_latents import ReviveSettings, RevivingKind
 from cpsae.sae.form import Form
+from cpsae.sae.group import Group
 from cpsae.sae.kind import COMMON_PRESET, Latents, RunPlan, Spec, Weights
 
 # About the last 100 batches: long enough to be steady, short enough to follow a run of 1,000 steps.
@@ -94,28 +95,30 @@ class BatchTopKKind(RevivingKind):
         pre = F.linear(x_BD, w["w_enc"], w["b_enc"])
         f = pre.relu()
         every = self._forced_every(f)
-        entries = self.largest(f.detach(), _levels(f.detach(), every, self.updates))
+        entries = self.largest(f.detach(), _levels(f.detach(), every, self.updates, self.group))
         values = f.flatten()[entries]
         kept = torch.zeros_like(f).flatten().scatter_(0, entries, values).view_as(f)
         smallest = None if every else values
         return Latents(raw=f, competed=kept, pre=pre, kept=smallest, entries=entries)
 
     def largest(self, f_BM: Tensor, level_M: Tensor | None = None) -> Tensor:
-        """(E,) where the batch's largest are, as numbers of its entries; first of all those that
-        are not below their feature's level."""
+        """(E,) where the largest of the group's batch are, as numbers of the given entries; first
+        of all those that are not below their feature's level."""
         f, count = f_BM.flatten(), self._count(f_BM)
         if f.device.type == "cpu":  # elsewhere to look is to wait
-            seen_BM = f_BM > _below_largest(f, count)
+            # one number for all processes: none may leave out what is above another's
+            below = self.group.smallest(_below_largest(f, count * self._share(f_BM)))
+            seen_BM = f_BM > float(below)
             if level_M is not None:
                 seen_BM |= f_BM >= level_M
             above = seen_BM.flatten().nonzero().squeeze(1)
-            if count <= len(above):
+            if count <= self.group.count(len(above)):
                 order = f[above]
                 if level_M is not None:
                     order.masked_fill_(order >= level_M[above % len(level_M)], torch.inf)
-                return above[torch.topk(order, count, sorted=False).indices]
+                return above[self.group.largest(order, count)]
         order = f if level_M is None else f_BM.masked_fill(f_BM >= level_M, torch.inf).flatten()
-        return torch.topk(order, count, sorted=False).indices
+        return self.group.largest(order, count)
 
     def share_kept(self) -> float:
         """Of n, at the beginning of the run."""
@@ -126,7 +129,7 @@ class BatchTopKKind(RevivingKind):
         """Take the batch's smallest kept latent into the threshold."""
         super().after_step(step, rho, latents)
         if latents.kept is not None:
-            follow(self.tensors["threshold"], latents.kept.min())
+            follow(self.tensors["threshold"], self.group.smallest(latents.kept))
 
     def budget(self, updates: int) -> float:
         """Latents a row of the update after so many."""
@@ -149,8 +152,13 @@ class BatchTopKKind(RevivingKind):
         return kind
 
     def _count(self, f_BM: Tensor) -> int:
-        """Latents that the batch keeps."""
-        return min(round(f_BM.shape[0] * self.budget(self.updates)), f_BM.numel())
+        """Latents that the group's batch keeps."""
+        batch = self.group.rows(f_BM.shape[0])
+        return min(round(batch * self.budget(self.updates)), batch * f_BM.shape[1])
+
+    def _share(self, f_BM: Tensor) -> float:
+        """Which part of the group's batch these rows are."""
+        return f_BM.shape[0] / self.group.rows(f_BM.shape[0])
 
     def _forced_every(self, f_BM: Tensor) -> int:
         """Every how many features one is made to fire in this batch; 0: none is."""
@@ -179,22 +187,22 @@ def follow(threshold: Tensor, smallest: Tensor) -> None:
     threshold.copy_(torch.where(threshold > 0, moved, smallest.double()))
 
 
-def _levels(f_BM: Tensor, every: int, turn: int) -> Tensor | None:
+def _levels(f_BM: Tensor, every: int, turn: int, group: Group) -> Tensor | None:
     """(M,) what one of every so many features, whose turn it is, has as its largest value of the
-    batch, if that is above 0; infinity for others. None where none has a turn."""
+    group's batch, if that is above 0; infinity for others. None where none has a turn."""
     if not every:
         return None
-    largest_M = f_BM.amax(dim=0)
+    largest_M = group.maximum(f_BM.amax(dim=0))
     level_M = torch.full_like(largest_M, torch.inf)
     mine = slice(turn % every, None, every)
     level_M[mine] = largest_M[mine].masked_fill(largest_M[mine] <= 0, torch.inf)
     return level_M
 
 
-def _below_largest(f: Tensor, count: int) -> float:
-    """A number, 0 or more, which very likely a few more than `count` entries are above: from a
-    sample, so that little has to be sorted."""
+def _below_largest(f: Tensor, count: float) -> Tensor:
+    """A number (0-d), 0 or more, which very likely a few more than `count` entries are above: from
+    a sample, so that little has to be sorted."""
     sample = f[::_SAMPLED]
     expected = count / _SAMPLED
     rank = min(len(sample), math.ceil(expected + 4 * math.sqrt(expected)) + 1)
-    return max(0.0, float(torch.topk(sample, rank).values[-1]))
+    return torch.topk(sample, rank).values[-1].clamp_min(0)

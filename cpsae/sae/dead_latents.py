@@ -42,6 +42,7 @@ class RevivingKind(Kind):
 
     Settings = ReviveSettings
     settings: ReviveSettings
+    works_in_groups: ClassVar[bool] = True
     state: ClassVar[Mapping[str, Spec]] = {"rows_since_fired": Spec("n", dtype=torch.int64)}
 
     def __init__(self, settings: ReviveSettings, plan: RunPlan) -> None:
@@ -65,13 +66,14 @@ class RevivingKind(Kind):
     def after_step(self, step: int, rho: Tensor, latents: Latents) -> None:  # noqa: ARG002
         """Count the batch's rows for every enabled feature that did not fire in it."""
         since_M = self.tensors["rows_since_fired"][: latents.competed.shape[1]]
-        batch = latents.competed.shape[0]
-        since_M.add_(batch).masked_fill_(latents.fired(), 0)
+        batch = self.group.rows(latents.competed.shape[0])
+        since_M.add_(batch).masked_fill_(self.group.maximum(latents.fired()), 0)
 
     def auxiliary(self, w: Weights, x_BD: Tensor, latents: Latents, x_hat_BD: Tensor) -> Tensor:
         """The loss on dead latents, 0 where none is dead."""
         nothing = x_hat_BD.new_zeros((), dtype=torch.float32)
-        may_be_dead = self.updates * len(x_BD) >= self.dead_after  # to look is to wait for the GPU
+        seen = self.updates * self.group.rows(len(x_BD))
+        may_be_dead = seen >= self.dead_after  # to look is to wait for the GPU
         if not (may_be_dead and self.aux_k and self.settings.aux_coefficient):
             return nothing
         assert latents.pre is not None, "encode_batch gives pre-activations"

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cpsae.config import Settings
 from cpsae.sae.form import Form
+from cpsae.sae.group import ALONE, Group
 from cpsae.sae.latents import Latents as Latents
 from cpsae.sae.losses import Loss, reconstruction
 
@@ -127,6 +128,10 @@ class Kind(ABC):
     state: ClassVar[Mapping[str, Spec]] = {}
     """What is not trained but changes from step to step: checkpointed, on the run's device."""
 
+    works_in_groups: ClassVar[bool] = False
+    """Whether it can be trained by several processes, each with a share of every batch: whatever
+    its training takes from a batch, other than means over rows in the loss, it asks `group` for."""
+
     settings: Any
     """An instance of `Settings`; a subclass narrows this annotation."""
 
@@ -136,6 +141,8 @@ class Kind(ABC):
         self.plan = plan
         self.updates = 0
         """Made so far; kept up to date by what trains it, also where that goes on."""
+        self.group: Group = ALONE
+        """The processes that train it together; set by what trains it."""
         self.tensors = {name: spec.tensor(plan.d, plan.n) for name, spec in self.state.items()}
         """The running tensors, by the names in `state`."""
 

@@ -24,6 +24,7 @@ class L1Kind(Kind):
     Settings = L1Settings
     settings: L1Settings
 
+    works_in_groups: ClassVar[bool] = True
     keeps_f: ClassVar[bool] = False
     """Whether a is f itself: one tensor."""
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from cpsae.config import Count, Settings
+from cpsae.sae.group import ALONE, Group
 
 Growth = Literal["hybrid", "fixed", "linear", "none"]
 
@@ -74,18 +75,19 @@ class Importance:
         )
 
     @torch.no_grad()
-    def indicator(self, f_BM: Tensor) -> Tensor:
-        """1[f > tau] of a batch, (M,) float64: its mean over the rows, or 1 where any row has it.
+    def indicator(self, f_BM: Tensor, group: Group = ALONE) -> Tensor:
+        """1[f > tau] of the group's batch, (M,) float64: its mean over the rows, or 1 where any row
+        has it.
 
-        f is a ReLU's output, so |f| of Eq. 3 is f. Processes that share a batch combine their
-        indicators (mean: average, any: maximum) before `update`.
+        f, of this process's rows, is a ReLU's output, so |f| of Eq. 3 is f.
         """
         if self.utilisation == "any":
-            return (f_BM > self.threshold).any(dim=0).double()
+            return group.maximum((f_BM > self.threshold).any(dim=0)).double()
         # A float32 sum of ones is exact up to 2^24 rows, and as a product faster than any other.
         fires_BM = f_BM.new_empty(f_BM.shape, dtype=torch.float32)
         torch.gt(f_BM, self.threshold, out=fires_BM)
-        return (fires_BM.new_ones(len(f_BM)) @ fires_BM).double() / len(f_BM)
+        count_M = (fires_BM.new_ones(len(f_BM)) @ fires_BM).double()
+        return group.total(count_M) / group.rows(len(f_BM))
 
     @torch.no_grad()
     def update(self, indicator_M: Tensor) -> Tensor:

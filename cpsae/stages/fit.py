@@ -5,19 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cpsae.device import choose_device
 from cpsae.durable import set_aside
 from cpsae.errors import SettingsError, StoreError
 from cpsae.events import Note, OnEvent, ignore
-from cpsae.stages.opening import open_to_train, stopped_where_it_waits
-from cpsae.stages.runs import (
-    Job,
-    check,
-    store_as_first_seen,
-    train,
-)
+from cpsae.stages.jobs import Job, check, store_as_first_seen
+from cpsae.stages.opening import open_to_train, refuse_to_follow, stopped_where_it_waits
+from cpsae.stages.runs import train
 from cpsae.store import Store
 from cpsae.training.loop import Stopped
+from cpsae.training.processes import joined
 from cpsae.training.run_folder import RunFolder, run_name
 from cpsae.training.settings import FitSettings
 from cpsae.workers import Worker
@@ -53,39 +52,63 @@ def fit(
     all the same. With `follow` the store may still be growing: rows that are not there yet are
     waited for, and the run is the one that the complete store gives.
 
+    Started several times by torchrun, the processes share the batches: the first one alone writes
+    and reports, and all have its result.
+
     Raises a CpsaeError where the user has to do something (also where `store_identity` is given
     and is not the store's); checkpoints stay.
     """
     settings = settings or FitSettings()
-    refuse_several_processes()
-    opened = open_to_train(store, allow_partial, follow, should_stop, on_event)
-    refuse_other_store(opened, store_identity)
-    run = RunFolder(out or Path("runs") / run_name(preset, settings, opened))
+    worker = Worker.from_environment()
+    refuse_to_follow(worker, follow)
+    with joined(worker, settings.device, settings.batch_size) as group:
+        heard = on_event if group.is_leader else ignore
+        opened = open_to_train(store, allow_partial, follow, should_stop, heard)
+        refuse_other_store(opened, store_identity)
+        run = RunFolder(out or Path("runs") / run_name(preset, settings, opened))
+        job = Job(run, settings, preset, stretch)
+        complete = group.told(
+            _summary_if_complete(job, opened, fresh, heard) if group.is_leader else None
+        )
+        if complete is not None:
+            return FitResult(run.path, complete)
+        device = choose_device(settings.device, worker.local_rank)
+        if group.is_leader:
+            opened = _made_ready(job, opened, device, fresh, heard, group.size)
+        trained = train(opened, [job], device, heard, should_stop, group)
+        if isinstance(trained, Stopped):
+            return trained
+        return FitResult(run.path, trained.summaries[job])
+
+
+def _summary_if_complete(
+    job: Job, store: Store, fresh: bool, on_event: OnEvent
+) -> dict[str, Any] | None:
+    """That of a run to which nothing is to be added."""
+    run = job.run
     run.refuse_foreign()
-    refuse_idle_stretch([run], stretch, fresh)
-    job = Job(run, settings, preset, stretch)
-    if run.started and not fresh:
-        longer = job.more_steps(opened)
-        note_unused(run, opened, on_event)
-        if run.complete and longer is None:
-            on_event(Note(f"{run.path} is complete"))
-            return FitResult(run.path, run.read_summary())
-        opened = store_as_first_seen([job], opened)
-    device = choose_device(settings.device)
+    refuse_idle_stretch([run], job.stretch, fresh)
     if fresh or not run.started:
-        check(job, opened, device)
-    if run.started and fresh:
+        return None
+    longer = job.more_steps(store)
+    note_unused(run, store, on_event)
+    if longer is not None or not run.complete:
+        return None
+    on_event(Note(f"{run.path} is complete"))
+    return run.read_summary()
+
+
+def _made_ready(
+    job: Job, store: Store, device: torch.device, fresh: bool, on_event: OnEvent, processes: int
+) -> Store:
+    """The store as the run sees it, once nothing is in its way."""
+    run = job.run
+    if run.started and not fresh:
+        return store_as_first_seen([job], store)
+    check(job, store, device, processes)
+    if run.started:
         on_event(Note(f"{run.path} is kept as {set_aside(run.path, 'run')}"))
-    trained = train(opened, [job], device, on_event, should_stop)
-    if isinstance(trained, Stopped):
-        return trained
-    return FitResult(run.path, trained.summaries[job])
-
-
-def refuse_several_processes() -> None:
-    """Raises SettingsError under torchrun."""
-    if Worker.from_environment().count > 1:
-        raise SettingsError("fit runs in one process so far; start it without torchrun")
+    return store
 
 
 def refuse_idle_stretch(runs: Sequence[RunFolder], stretch: bool, fresh: bool) -> None:

@@ -10,6 +10,7 @@ from cpsae.events import OnEvent
 from cpsae.store import Store, follow_store, open_store
 from cpsae.store.growing import StoppedWaiting
 from cpsae.training.loop import Stopped
+from cpsae.workers import Worker
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,6 +28,16 @@ def stopped_where_it_waits(stage: Callable[P, R]) -> Callable[P, R | Stopped]:
             return Stopped(0, 0)
 
     return call
+
+
+def refuse_to_follow(worker: Worker, follow: bool) -> None:
+    """Raises SettingsError where several processes would wait: they do not see a row at the same
+    moment, and a wait has no end by which one that is gone could be told from one that waits."""
+    if follow and worker.count > 1:
+        raise SettingsError(
+            f"--follow: {worker.count} processes cannot train beside an extraction; start fit "
+            "without torchrun, or leave --follow out once the store is complete"
+        )
 
 
 def open_to_train(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,24 +13,17 @@ from cpsae.durable import is_leftover, set_aside, writer_lock
 from cpsae.errors import NonFiniteError, RunError
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.json_files import write_object
-from cpsae.stages.fit import (
-    note_unused,
-    refuse_idle_stretch,
-    refuse_other_store,
-    refuse_several_processes,
-)
-from cpsae.stages.opening import open_to_train, stopped_where_it_waits
-from cpsae.stages.runs import (
-    Job,
-    Trained,
-    check,
-    store_as_first_seen,
-    train,
-)
+from cpsae.sae.group import Group
+from cpsae.stages.fit import note_unused, refuse_idle_stretch, refuse_other_store
+from cpsae.stages.jobs import Job, check, store_as_first_seen
+from cpsae.stages.opening import open_to_train, refuse_to_follow, stopped_where_it_waits
+from cpsae.stages.runs import Trained, train
 from cpsae.store import Store
 from cpsae.training.loop import Stopped
+from cpsae.training.processes import joined
 from cpsae.training.run_folder import SWEEP, RunFolder, run_name
 from cpsae.training.sweep import SweepMember
+from cpsae.workers import Worker
 
 
 @dataclass(frozen=True)
@@ -60,56 +54,76 @@ def sweep(
     """Train every member in its folder in `out` (by default ./runs/sweep-<8 hex>), each exactly as
     a fit of its own would, reading the store once for all. Continues what was begun there and
     leaves alone what is complete, or with `fresh` renames the whole folder aside first; more steps,
-    `follow` and `stretch` as in `fit`, for all members.
+    `follow` and `stretch` as in `fit`, for all members; so are several processes.
 
     Raises a CpsaeError as `fit` does; NonFiniteError, once the others are done, where a run
     diverged.
     """
-    refuse_several_processes()
-    opened = open_to_train(store, allow_partial, follow, should_stop, on_event)
-    refuse_other_store(opened, store_identity)
-    folder = RunFolder(out or Path("runs") / _name(preset, members, opened)).path
+    worker, first = Worker.from_environment(), members[0].settings
+    refuse_to_follow(worker, follow)
+    with joined(worker, first.device, first.batch_size) as group:
+        heard = on_event if group.is_leader else ignore
+        opened = open_to_train(store, allow_partial, follow, should_stop, heard)
+        refuse_other_store(opened, store_identity)
+        folder = RunFolder(out or Path("runs") / _name(preset, members, opened)).path
+        jobs = [Job(RunFolder(folder / m.folder), m.settings, preset, stretch) for m in members]
+        found = _unfinished(folder, jobs, opened, fresh, heard) if group.is_leader else None
+        to_do = [jobs[number] for number in group.told(found)]
+        trained: Trained | Stopped = Trained({})
+        if to_do:
+            device = choose_device(first.device, worker.local_rank)
+            with ExitStack() as stack:
+                if group.is_leader:
+                    opened = store_as_first_seen(jobs, opened)
+                    for job in to_do:
+                        if not job.run.started:
+                            check(job, opened, device, group.size)
+                    stack.enter_context(writer_lock(folder, "sweep", heard))
+                trained = train(opened, to_do, device, heard, should_stop, group)
+        if isinstance(trained, Stopped):
+            return trained
+        heard(Note(f"{folder} is complete"))
+        return _result(folder, members, jobs, trained, group)
+
+
+def _unfinished(
+    folder: Path, jobs: Sequence[Job], store: Store, fresh: bool, on_event: OnEvent
+) -> list[int]:
+    """Which runs there is something to do for, once nothing is in their way."""
     _refuse_foreign(folder)
     if fresh and folder.exists():
         on_event(Note(f"{folder} is kept as {set_aside(folder, 'sweep')}"))
-    jobs = [Job(RunFolder(folder / m.folder), m.settings, preset, stretch) for m in members]
-    refuse_idle_stretch([job.run for job in jobs], stretch, fresh)
-    to_do = []
-    for job in jobs:
+    refuse_idle_stretch([job.run for job in jobs], jobs[0].stretch, fresh)
+    found = []
+    for number, job in enumerate(jobs):
         job.run.refuse_foreign()
         longer = None
         if job.run.started:
-            longer = job.more_steps(opened)
-            note_unused(job.run, opened, on_event)
+            longer = job.more_steps(store)
+            note_unused(job.run, store, on_event)
         if longer is not None or not job.run.complete:
-            to_do.append(job)
-    trained: Trained | Stopped = Trained({})
-    if to_do:
-        opened = store_as_first_seen(jobs, opened)
-        device = choose_device(to_do[0].settings.device)
-        for job in to_do:
-            if not job.run.started:
-                check(job, opened, device)
-        with writer_lock(folder, "sweep", on_event):
-            trained = train(opened, to_do, device, on_event, should_stop)
-    if isinstance(trained, Stopped):
-        return trained
-    on_event(Note(f"{folder} is complete"))
-    return _result(folder, members, jobs, trained)
+            found.append(number)
+    return found
 
 
 def _result(
-    folder: Path, members: Sequence[SweepMember], jobs: Sequence[Job], trained: Trained
+    folder: Path,
+    members: Sequence[SweepMember],
+    jobs: Sequence[Job],
+    trained: Trained,
+    group: Group,
 ) -> SweepResult:
     """Write sweep.json. Raises NonFiniteError where a run diverged."""
-    rows: list[dict[str, Any]] = []
-    for member, job in zip(members, jobs, strict=True):
-        row: dict[str, Any] = {"folder": member.folder, "values": member.values}
-        error = trained.failed.get(job)
-        row["summary"] = None if error else job.run.read_summary()
-        rows.append(row if error is None else {**row, "error": str(error)})
     keys = list(members[0].values)
-    write_object(folder / SWEEP, {"keys": keys, "members": rows})
+    rows: list[dict[str, Any]] = []
+    if group.is_leader:
+        for member, job in zip(members, jobs, strict=True):
+            row: dict[str, Any] = {"folder": member.folder, "values": member.values}
+            error = trained.failed.get(job)
+            row["summary"] = None if error else job.run.read_summary()
+            rows.append(row if error is None else {**row, "error": str(error)})
+        write_object(folder / SWEEP, {"keys": keys, "members": rows})
+    rows = group.told(rows)
     if trained.failed:
         raise NonFiniteError(
             f"{folder}: {len(trained.failed)} of {len(jobs)} runs diverged, the others are "

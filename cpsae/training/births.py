@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cpsae.sae.births import BirthSettings, draw_directions, firing_level
+from cpsae.sae.group import ALONE, Group
 from cpsae.sae.kind import Latents, RunPlan
 from cpsae.training.optimizer import PrefixAdam
 from cpsae.training.rules import Objective
@@ -21,9 +22,15 @@ class Births:
     """Lets features begin anew after an update, along residuals of its batch."""
 
     def __init__(
-        self, settings: BirthSettings, plan: RunPlan, seed: int, device: torch.device | str = "cpu"
+        self,
+        settings: BirthSettings,
+        plan: RunPlan,
+        seed: int,
+        device: torch.device | str = "cpu",
+        group: Group = ALONE,
     ) -> None:
         self.settings = settings
+        self.group = group
         self.seed = seed
         every = settings.revive_every
         self.revive_every = max(1, round(every * plan.schedule_scale)) if every else 0
@@ -59,15 +66,17 @@ class Births:
     ) -> int:
         """Give features of update `step` their beginning; how many.
 
-        x: the batch, normalised, and the latents (B, M) that it had; added: features that were
-        enabled after it. To look for dead features is to wait for the GPU.
+        x: this process's rows of the batch, normalised, and the latents (B, M) that they had;
+        added: features that were enabled after it. To look for dead features is to wait for the
+        GPU.
         """
         m, born = latents.competed.shape[1], []
         if self.revive_every:
             since_M = self.rows_since_fired_N[:m]
-            since_M.add_(len(x_BD)).masked_fill_(latents.fired(), 0)
+            batch = self.group.rows(len(x_BD))
+            since_M.add_(batch).masked_fill_(self.group.maximum(latents.fired()), 0)
             if step % self.revive_every == 0 and step <= self.revive_until:
-                born.append((since_M >= self.revive_every * len(x_BD)).nonzero().squeeze(1))
+                born.append((since_M >= self.revive_every * batch).nonzero().squeeze(1))
         if added and self.settings.new_features == "residual":
             born.append(torch.arange(m, m + added, device=x_BD.device))
         features = torch.cat(born) if born else torch.zeros(0, dtype=torch.int64)
@@ -86,11 +95,14 @@ class Births:
     ) -> None:
         generator = torch.Generator().manual_seed((self.seed * _OF_A_RUN + step) % 2**63)
         residual_BD = x_BD - objective.reconstruct(optimizer.prefix(m), x_BD)
+        x_BD, residual_BD = self.group.gather(x_BD), self.group.gather(residual_BD)
         if not residual_BD.isfinite().all():
             return  # the run has diverged, which is told where its loss and weights are looked at
         directions_KD = draw_directions(residual_BD, len(features), generator)
         seen_BD = x_BD - optimizer.weights["b_dec"] if objective.center else x_BD
         level_K = firing_level(seen_BD, directions_KD, self.settings.firing_share)
+        # each has drawn the same, unless one rounds in another way and so draws another row
+        directions_KD, level_K = map(self.group.of_leader, (directions_KD, level_K))
         objective.kind.begin(optimizer.weights, features, directions_KD, level_K)
         optimizer.forget(features)
         if self.revive_every:

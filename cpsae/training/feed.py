@@ -51,6 +51,8 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
     Rows whose norm is over `max_norm` times the median norm are left out (0: none are; see
     `cpsae.store.bound`), or over `norm_bound` where that is given; the batch is then filled from
     the next rows, and an epoch's last batch from the next epoch's first rows.
+    With `share` a batch is these of its rows alone, from one to another: several processes each
+    take a part of the same batches.
     With `pin_memory` the tensors are page-locked, for asynchronous copies to a GPU.
     It reads in threads of its own; a DataLoader around it takes `batch_size=None, num_workers=0`.
     Raises DamagedStoreError, before any row of it is served, at a chunk that fails its checksum,
@@ -67,6 +69,7 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         norm_bound: float | None = None,
         window_chunks: int = 8,
         position: FeedPosition | None = None,
+        share: tuple[int, int] | None = None,
         pin_memory: bool = False,
         read_ahead: int = 4,
         threads: int = 2,
@@ -81,6 +84,7 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         self.part = part
         self.batch_size = batch_size
         self.seed = seed
+        self.share = share or (0, batch_size)
         bound = find_norm_bound(part, max_norm) if norm_bound is None else norm_bound
         self.norm_bound = np.float64(bound)
         self.window_chunks = window_chunks
@@ -189,8 +193,8 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         return [self.part.chunks[i] for i in order]
 
     def _fresh(self) -> torch.Tensor:
-        """New memory for a batch, (batch_size, d) of bits."""
-        shape = (self.batch_size, self.part.d)
+        """New memory for the rows of a batch that are served, (rows, d) of bits."""
+        shape = (self.share[1] - self.share[0], self.part.d)
         return torch.empty(shape, dtype=TORCH_BITS[self.dtype.itemsize], pin_memory=self.pin_memory)
 
     def _gather(
@@ -199,9 +203,11 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         """Copy the rows of one batch together, into `batch`. Within a piece they go by chunk and
         row: which rows share a batch is random, and reading them in file order is faster."""
         target = batch.numpy()
+        first, end = self.share
         filled = 0
         for window, picked in pieces:
-            ordered = np.sort(picked)
+            ordered = np.sort(picked)[max(first, 0) : max(end, 0)]
+            first, end = first - len(picked), end - len(picked)
             bounds = np.searchsorted(ordered, window.starts)
             for number, rows in enumerate(window.chunks):
                 inside = ordered[bounds[number] : bounds[number + 1]] - window.starts[number]

@@ -9,6 +9,7 @@ import torch
 
 from cpsae.errors import NonFiniteError, StoreError
 from cpsae.events import Advanced, Finished, Note, OnEvent, Started, ignore
+from cpsae.sae.group import ALONE, Group
 from cpsae.store.growing import StoppedWaiting
 from cpsae.training.feed import ActivationFeed
 from cpsae.training.member import Member
@@ -27,13 +28,18 @@ class Loop:
     """Trains members whose feed settings and number of steps are equal.
 
     The feed begins where the member that is furthest behind has got to; those ahead of it let its
-    batches pass.
+    batches pass. Several processes run equal loops, each with its share of every batch.
     """
 
     def __init__(
-        self, feed: ActivationFeed, members: Sequence[Member], on_event: OnEvent = ignore
+        self,
+        feed: ActivationFeed,
+        members: Sequence[Member],
+        on_event: OnEvent = ignore,
+        group: Group = ALONE,
     ) -> None:
         self.feed = feed
+        self.group = group
         self.members = list(members)
         self.on_event = on_event
         self.failed: list[tuple[Member, NonFiniteError]] = []
@@ -46,7 +52,7 @@ class Loop:
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> Stopped | None:
         """Train to the last step; `Stopped` where it was asked to stop (asked at every multiple of
-        log_every, which then gets a checkpoint).
+        log_every, which then gets a checkpoint), or another process of the group was.
 
         Raises NonFiniteError where the only member's loss or weight is no number, DiskError where
         the disk is full; the last checkpoints stay.
@@ -62,10 +68,11 @@ class Loop:
                 except StoppedWaiting:
                     return self._stopped_before(step)
                 except StoreError:
-                    self._stopped_before(step)  # no update is lost with the store
+                    if self.group.size == 1:  # others do not know of it, and would not answer
+                        self._stopped_before(step)  # no update is lost with the store
                     raise
                 self._update_all(step, rows)
-                stopping = self._may_stop(step) and should_stop()
+                stopping = self._may_stop(step) and self.group.any(should_stop())
                 for member in list(self.members):
                     if member.step == step and (stopping or member.wants_checkpoint()):
                         self._guarded(member, partial(member.save, self.feed.position))

@@ -5,14 +5,16 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
 from cpsae.device import is_out_of_memory
 from cpsae.errors import NonFiniteError, SettingsError
 from cpsae.events import Note, OnEvent, ignore
+from cpsae.sae.group import ALONE, Group
 from cpsae.sae.kind import RunPlan
-from cpsae.sae.kinds import load_kind
+from cpsae.sae.kinds import kind_names, load_kind
 from cpsae.training.checkpoint import (
     Checkpoint,
     list_checkpoints,
@@ -31,7 +33,8 @@ from cpsae.training.step import StepResult, Trainable
 
 
 class Member:
-    """A run in its folder, whose lock is held, from wherever it has got to.
+    """A run in its folder, whose lock is held, from wherever it has got to. Of several processes
+    the leader alone opens the folder; the others get from it what they need.
 
     `step` is the last update that it holds, `position` where the feed goes on after it.
     """
@@ -44,26 +47,32 @@ class Member:
         d: int,
         device: torch.device,
         on_event: OnEvent = ignore,
+        group: Group = ALONE,
     ) -> None:
         """Continues from the last checkpoint, or begins.
 
-        Raises SettingsError where the settings do not fit d or the memory, RunError where the
-        checkpoint cannot be used.
+        Raises SettingsError where the settings do not fit d, the memory or the group, RunError
+        where the checkpoint cannot be used.
         """
         self.run = run
         self.settings = settings
         self.schedule = facts.schedule
         self.device = device
+        self.group = group
         every = settings.log_every
         self._checkpoint_every = -(-settings.checkpoint_every // every) * every
         self.position = FeedPosition()
         self._seconds = 0.0
-        found = list_checkpoints(run.checkpoints)
+        found = list_checkpoints(run.checkpoints) if group.is_leader else []
         checkpoint = load_checkpoint(found[-1]) if found else None
-        start = run.read_start() if checkpoint is None else {}
-        self.trainable = new_trainable(settings, facts, d, device, start)
+        begins = group.is_leader and checkpoint is None
+        start = run.read_start() if begins else {}
+        self.trainable = new_trainable(settings, facts, d, device, start, group)
         if checkpoint is not None:
-            self._restore(checkpoint, on_event)
+            self._restore(checkpoint)
+            on_event(Note(f"{run.path}: continuing after step {checkpoint.step}"))
+        if group.size > 1:
+            self._begin_as_the_leader()
         self._clock = _Clock(self._seconds, self.step)
         self._log: MetricsLog | None = None
 
@@ -75,7 +84,7 @@ class Member:
     def update(self, rows: torch.Tensor) -> StepResult | None:
         """The next update, from rows (batch_size, d) of the feed; its figures, where they are
         logged. Raises NonFiniteError where the loss is no number, DiskError on a full disk."""
-        if self._log is None:
+        if self._log is None and self.group.is_leader:
             self._log = MetricsLog(self.run.metrics, self.step)
         step = self.step + 1
         measure = step in (1, self.schedule.steps) or step % self.settings.log_every == 0
@@ -83,6 +92,7 @@ class Member:
         result = self.trainable.update(rows, lr, measure)
         if result is not None:
             self._refuse_non_finite("the loss", math.isfinite(result.loss))
+        if result is not None and self._log is not None:
             rate = self._clock.lap(step) * self.settings.batch_size
             line = {
                 "step": step,
@@ -101,7 +111,17 @@ class Member:
     def save(self, position: FeedPosition) -> None:
         """Write a checkpoint; the feed goes on at `position`. Raises NonFiniteError, and writes
         nothing, where a weight is no number."""
-        self._refuse_non_finite("a weight", self.trainable.finite())
+        self._refuse_non_finite("a weight", not self.group.any(not self.trainable.finite()))
+        if self.group.is_leader:
+            self._write_checkpoint(position)
+        self.group.wait()
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._log is not None:
+            self._log.close()
+
+    def _write_checkpoint(self, position: FeedPosition) -> None:
         if self._log is not None:
             self._log.sync()
         tensors, state = self.trainable.state()
@@ -109,7 +129,7 @@ class Member:
             "settings": self.settings.model_dump(mode="json"),
             "feed": asdict(position),
             "seconds": self._clock.seconds,
-            "machine": machine_of(self.device),
+            "machine": machine_of(self.device, self.group.size),
         }
         save_checkpoint(
             self.run.checkpoints,
@@ -117,25 +137,30 @@ class Member:
             self.settings.keep_checkpoints,
         )
 
-    def close(self) -> None:
-        """Close the log."""
-        if self._log is not None:
-            self._log.close()
+    def _begin_as_the_leader(self) -> None:
+        """All processes go on from the leader's state, which it has read or made."""
+        tensors, state = self.trainable.state()
+        state |= {"feed": asdict(self.position), "seconds": self._seconds}
+        step, state = self.group.told([self.step, state])
+        tensors = {name: self.group.of_leader(tensor) for name, tensor in tensors.items()}
+        self._take(step, tensors, state)
 
-    def _restore(self, checkpoint: Checkpoint, on_event: OnEvent) -> None:
+    def _take(self, step: int, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        self.trainable.restore(step, tensors, state)
+        self.position = FeedPosition(**state["feed"])
+        self._seconds = float(state["seconds"])
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
         try:
-            self.trainable.restore(checkpoint.step, checkpoint.tensors, checkpoint.state)
-            self.position = FeedPosition(**checkpoint.state["feed"])
-            self._seconds = float(checkpoint.state["seconds"])
+            self._take(checkpoint.step, checkpoint.tensors, checkpoint.state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             path = list_checkpoints(self.run.checkpoints)[-1]
             raise unusable(path, "does not fit this run", error) from None
-        on_event(Note(f"{self.run.path}: continuing after step {checkpoint.step}"))
 
     def _refuse_non_finite(self, what: str, finite: bool) -> None:
         if finite:
             return
-        kept = list_checkpoints(self.run.checkpoints)
+        kept = list_checkpoints(self.run.checkpoints) if self.group.is_leader else []
         last = f"; {kept[-1]} is kept" if kept else ""
         remedies = ["a lower --lr"]
         remedies += [] if self.settings.clip else ["--set clip=1"]
@@ -152,14 +177,22 @@ def new_trainable(
     d: int,
     device: torch.device,
     start: Mapping[str, torch.Tensor] | None = None,
+    group: Group = ALONE,
 ) -> Trainable:
     """What is trained, before update 1. start: what the first weights take from the store.
 
-    Raises SettingsError where the settings do not fit d, or the weights do not fit the memory.
+    Raises SettingsError where the settings do not fit d or the group, or the weights do not fit the
+    memory.
     """
     plan = run_plan(settings, facts.schedule, d)
     with _memory_errors(plan, device):
         kind = load_kind(settings.kind)(settings.method, plan)
+        if group.size > 1 and not kind.works_in_groups:
+            able = [name for name in kind_names() if load_kind(name).works_in_groups]
+            raise SettingsError(
+                f"kind {settings.kind}: does not say that it can be trained by several processes; "
+                f"start it without torchrun, or take one of {', '.join(able)}"
+            )
         weights = first_weights(kind, settings, start or {})
         return Trainable(
             {name: weight.to(device) for name, weight in weights.items()},
@@ -167,6 +200,7 @@ def new_trainable(
             facts.normalizer,
             settings,
             bfloat16=facts.precision == "bfloat16",
+            group=group,
         )
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -55,10 +56,11 @@ def plan_memory(
     device: torch.device,
     n: int | None = None,
     batch: int | None = None,
+    processes: int = 1,
 ) -> MemoryPlan:
-    """Of runs that are trained together on rows (d,). n, batch: in place of their own. Takes no
-    memory itself."""
-    rows = batch or runs[0].batch_size
+    """Of runs that are trained together on rows (d,), of one of the processes that share a batch.
+    n, batch: in place of their own. Takes no memory itself."""
+    rows = -(-(batch or runs[0].batch_size) // processes)
     weights, latents, kept = 0, [], True
     for settings in runs:
         features = n or settings.n_latents or d
@@ -75,9 +77,13 @@ def plan_memory(
     return MemoryPlan(weights, sum(latents) if kept else max(latents), _BATCH_COPIES * 4 * rows * d)
 
 
-def refuse_large(runs: Sequence[FitSettings], d: int, device: torch.device) -> MemoryPlan:
-    """The plan. Raises SettingsError where it is more than what is free."""
-    plan, free = plan_memory(runs, d, device), free_memory(device)
+def refuse_large(
+    runs: Sequence[FitSettings], d: int, device: torch.device, processes: int = 1
+) -> MemoryPlan:
+    """The plan of one of so many processes. Raises SettingsError where it is more than what is
+    free."""
+    plan_of = partial(plan_memory, runs, d, device, processes=processes)
+    plan, free = plan_of(), free_memory(device)
     if free is None or plan.total <= free.bytes:
         return plan
     settings = runs[0]
@@ -86,21 +92,16 @@ def refuse_large(runs: Sequence[FitSettings], d: int, device: torch.device) -> M
     raise SettingsError(
         f"{together}n_latents {settings.n_latents or d} and batch_size {settings.batch_size}: "
         f"training takes about {plan}, {device} has {gigabytes(free.bytes)} free{under}; "
-        f"{_what_fits(runs, d, device, free.bytes)}"
+        f"{_what_fits(runs[0], d, plan_of, free.bytes)}"
     )
 
 
-def _what_fits(runs: Sequence[FitSettings], d: int, device: torch.device, free: int) -> str:
+def _what_fits(own: FitSettings, d: int, plan_of: Callable[..., MemoryPlan], free: int) -> str:
     """The largest batch that does, or, where that is too small to train with, dictionary."""
-    own = runs[0]
-    batch = _largest(
-        own.batch_size, lambda size: plan_memory(runs, d, device, batch=size).total <= free
-    )
+    batch = _largest(own.batch_size, lambda size: plan_of(batch=size).total <= free)
     if batch >= _SMALLEST_BATCH:
         return f"--batch-size {batch} fits"
-    n = _largest(
-        own.n_latents or d, lambda size: plan_memory(runs, d, device, n=size).total <= free
-    )
+    n = _largest(own.n_latents or d, lambda size: plan_of(n=size).total <= free)
     return f"--n-latents {n} fits" if n else "free some, or take another machine"
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cpsae.sae.group import Group
 from cpsae.sae.kind import Latents
 from cpsae.sae.losses import Loss
 from cpsae.training.rules import Objective, Step, autograd
@@ -29,7 +30,7 @@ def sparse(objective: Objective, w: Mapping[str, Tensor], x_BD: Tensor) -> Step:
     with torch.no_grad():
         latents = objective.encode(w, x_BD)
         entries = objective.kind.entries(w, latents)
-    if entries is None or len(entries) > PAYS_BELOW * latents.competed.numel():
+    if entries is None or _are_many(entries, latents.competed, objective.kind.group):
         return autograd(objective, w, x_BD)
     latents = latents._replace(entries=entries)
     kept = _Kept.of(entries, latents.competed)
@@ -61,6 +62,13 @@ def sparse(objective: Objective, w: Mapping[str, Tensor], x_BD: Tensor) -> Step:
         gradients[name] = own if of_loss is None else own.add_(of_loss)
     parts = {name: part.detach() for name, part in loss.parts.items()}
     return Step(gradients, latents.detached(), Loss(loss.total.detach(), parts))
+
+
+def _are_many(entries: Tensor, a_BM: Tensor, group: Group) -> bool:
+    """In the group's batch: all its processes go the same way, or they would wait for each other's
+    answers in encoding and in the loss."""
+    most = PAYS_BELOW * group.rows(len(a_BM)) * a_BM.shape[1]
+    return group.count(len(entries)) > most
 
 
 class _Kept(NamedTuple):

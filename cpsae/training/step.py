@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cpsae.sae.autoencoder import SparseAutoencoder
+from cpsae.sae.group import ALONE, Group
 from cpsae.sae.kind import Kind, RunPlan
 from cpsae.sae.kinds import load_kind
 from cpsae.sae.losses import sparsity
@@ -18,12 +19,13 @@ from cpsae.sae.normalization import Normalizer
 from cpsae.sae.progressive import Enabling, Importance
 from cpsae.training.births import Births
 from cpsae.training.choose_rule import rule_for
-from cpsae.training.group import Alone, Group
 from cpsae.training.optimizer import PrefixAdam
-from cpsae.training.rules import Objective, Step, StepRule
+from cpsae.training.rules import Objective, StepRule
 from cpsae.training.settings import FitSettings
 
 _EARLY_STEPS = 100
+_TOTAL = "loss"
+"""The loss goes through the group with the gradients; no weight is called so."""
 _KIND = "kind."
 """What the names of a kind's running tensors begin with in a checkpoint."""
 
@@ -70,21 +72,21 @@ class Trainable:
         *,
         bfloat16: bool = False,
         rule: StepRule | None = None,
-        group: Group | None = None,
+        group: Group = ALONE,
     ) -> None:
         """weights: of all n features, by the names of `kind.weights`, on the run's device. rule:
-        by default the one that is faster there."""
+        by default the one that is faster there. group: the processes that share its batches."""
         n, device = kind.plan.n, weights["b_dec"].device
         self.settings = settings
         self.normalizer = normalizer
         self.kind = kind.to(device)
+        self.kind.group = self.group = group
         self.objective = Objective(self.kind, settings.center, bfloat16)
         self.rule = rule or rule_for(self.kind, device)
-        self.group: Group = group or Alone()
         self.enabling = Enabling.from_settings(settings, n, kind.plan.steps)
         self.importance = Importance.from_settings(settings, n, device)
         self.optimizer = PrefixAdam(kind.weights, weights, settings, self.enabling.n_enabled)
-        self.births = Births(settings, kind.plan, settings.seed, device)
+        self.births = Births(settings, kind.plan, settings.seed, device, group)
         self.device = device
         self.step = 0
         self.feature_products = 0
@@ -93,7 +95,8 @@ class Trainable:
         """Sum of the losses of the first 100 updates (reading 17)."""
 
     def update(self, rows_BD: Tensor, lr: float, measure: bool = True) -> StepResult | None:
-        """One update from raw rows (B, D) of any float dtype, at this learning rate.
+        """One update from raw rows (B, D) of any float dtype, this process's of the batch, at this
+        learning rate.
 
         Its figures are given only where asked for: to read them is to wait for the GPU.
         """
@@ -103,11 +106,13 @@ class Trainable:
         n_enabled = self.optimizer.n_enabled
         self.feature_products += n_enabled * self.kind.products_now()
         step = self.rule(self.objective, self.optimizer.active, x_BD)
+        gradients = self.group.mean({**step.gradients, _TOTAL: step.loss.total})
+        loss = gradients.pop(_TOTAL)
         if self.step <= _EARLY_STEPS:
-            self.early_loss += step.loss.total
-        self.optimizer.step(self.group.mean(step.gradients), lr)
+            self.early_loss += loss
+        self.optimizer.step(gradients, lr)
         self.kind.updates = self.step
-        rho = self.importance.update(self._indicator(step))
+        rho = self.importance.update(self.importance.indicator(step.latents.raw, self.group))
         self.kind.after_step(self.step, rho, step.latents)
         added = self.enabling.advance(self.step, rho)
         born = self.births.after_update(
@@ -120,23 +125,18 @@ class Trainable:
         if not measure:
             return None
         a_BM = step.latents.competed
-        parts = {"l1": sparsity(a_BM), **step.loss.parts}
+        l0 = (a_BM != 0).sum().double() / len(x_BD)
+        parts = self.group.mean({"l0": l0, "l1": sparsity(a_BM), **step.loss.parts})
+        l0 = parts.pop("l0")
         return StepResult(
-            loss=step.loss.total.item(),
+            loss=loss.item(),
             parts={name: part.item() for name, part in parts.items()},
-            l0=float((a_BM != 0).sum()) / len(x_BD),
+            l0=l0.item(),
             utilisation=float(rho),
             n_enabled=n_enabled,
             growth=added,
             figures=figures,
         )
-
-    def _indicator(self, step: Step) -> Tensor:
-        """Which features fired in the whole group's batch (Eq. 3)."""
-        own = self.importance.indicator(step.latents.raw)
-        if self.importance.utilisation == "any":
-            return self.group.maximum(own)
-        return self.group.mean({"fires": own})["fires"]
 
     def initial_loss(self) -> float:
         """Mean loss of the first 100 updates, or of all so far (Table 1's "Initial Loss")."""

@@ -150,7 +150,9 @@ def test_a_second_process(fit, tmp_path) -> None:
 def test_several_workers(fit, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert_refused(fit, tmp_path, 1, r"fit runs in one process so far; start it without torchrun")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    expected = r"worker 0 of 2, .*: cannot find the others without MASTER_ADDR .* with torchrun"
+    assert_refused(fit, tmp_path, 1, expected)
 
 
 def test_a_stop_writes_a_checkpoint_and_the_command_continues(fit, monkeypatch) -> None:

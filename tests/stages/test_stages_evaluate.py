@@ -126,7 +126,7 @@ def test_facts_are_found_once(plain_store, tmp_path, monkeypatch):
         fit(plain_store.path, settings, out=tmp_path / "run")
     assert not (tmp_path / "run/checkpoints").exists()
     for name in ("find_facts", "find_start"):
-        monkeypatch.setattr(f"cpsae.stages.runs.{name}", lambda *_: pytest.fail("again"))
+        monkeypatch.setattr(f"cpsae.stages.jobs.{name}", lambda *_: pytest.fail("again"))
     stopped = fit(plain_store.path, settings, out=tmp_path / "run", should_stop=lambda: True)
     assert isinstance(stopped, Stopped)
     fit(plain_store.path, settings, out=tmp_path / "run")

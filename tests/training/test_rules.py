@@ -2,9 +2,9 @@
 
 import torch
 
+from cpsae.sae.group import Alone
 from cpsae.sae.kind import STANDARD, Kind, Latents, RunPlan, Spec
 from cpsae.sae.losses import Loss
-from cpsae.training.group import Alone
 from cpsae.training.optimizer import PrefixAdam
 from cpsae.training.rules import Objective, autograd
 from cpsae.training.settings import FitSettings

@@ -39,6 +39,7 @@ class Gated(Kind):
         "b_mag": Spec("n"),
     }
     products = 7
+    works_in_groups = True
 
     def encode(self, w: Weights, x: Tensor) -> Latents:
         """x: (..., D). f is ReLU(gate)."""

@@ -82,8 +82,9 @@ class LCABatchTopK(BatchTopKKind):
         assert first.pre is not None, "BatchTopK gives pre-activations"
         with torch.no_grad():
             rest = self._inhibited(w, x_BD, first.pre, first.competed)
-            smallest = rest.flatten()[self.largest(rest)].min()
-        return first._replace(kept=torch.stack([first.kept.min(), smallest]))
+            second = rest.flatten()[self.largest(rest)]
+            smallest = [self.group.smallest(kept) for kept in (first.kept, second)]
+        return first._replace(kept=torch.stack(smallest))
 
     @torch.no_grad()
     def after_step(self, step: int, rho: Tensor, latents: Latents) -> None:
@@ -96,7 +97,7 @@ class LCABatchTopK(BatchTopKKind):
             # where a batch keeps all that is above 0; a threshold of 0 is one that is not measured
             follow(self.tensors["threshold"], second.clamp_min(torch.finfo(second.dtype).tiny))
         else:
-            first = latents.kept.min()
+            first = self.group.smallest(latents.kept)
         follow(self.tensors["first_threshold"], first)
 
     def products_now(self) -> int:

@@ -39,6 +39,7 @@ class PAnneal(Kind):
 
     name = "p-anneal"
     Settings = PAnnealSettings
+    works_in_groups = True
     settings: PAnnealSettings
     state: ClassVar[Mapping[str, Spec]] = {
         "weight": Spec("", dtype=torch.float64),
@@ -68,8 +69,8 @@ class PAnneal(Kind):
     @torch.no_grad()
     def after_step(self, step: int, rho: Tensor, latents: Latents) -> None:  # noqa: ARG002
         """Lower p, and set the weight so that the batch's weighted penalty stays what it was."""
-        before = _penalty(latents.raw, self.p(step - 1))
-        after = _penalty(latents.raw, self.p(step))
+        before = self.group.batch_mean(_penalty(latents.raw, self.p(step - 1)))
+        after = self.group.batch_mean(_penalty(latents.raw, self.p(step)))
         ratio = torch.where(after > 0, before / after, 1.0)
         self.tensors["weight"].mul_(ratio.double())
 
