@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import cache
+from itertools import count
 from typing import Any
 
 import torch
@@ -31,6 +33,7 @@ ANSWER_SECONDS = 60.0
 """Within which all must answer while they train."""
 PATIENCE_SECONDS = 3600.0
 """For which the others wait while the leader writes or evaluates."""
+_groups = count()
 _AGAIN = "run the same command again to go on from the last checkpoint"
 
 
@@ -51,6 +54,7 @@ class Processes:
         with self._answers(JOIN_SECONDS, "did not come"):
             dist.init_process_group(
                 "gloo",
+                store=_place_of_next(worker),
                 rank=self.rank,
                 world_size=self.size,
                 timeout=timedelta(seconds=JOIN_SECONDS),
@@ -213,6 +217,25 @@ class _Instead(torch.autograd.Function):
     @staticmethod
     def backward(_ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0], None
+
+
+def _place_of_next(worker: Worker) -> Any:
+    """Where the members of the next group find each other. Of a second group in the same processes
+    it must not be that of the first, whose members' addresses are still there."""
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    return PrefixStore(f"cpsae/{next(_groups)}", _meeting_place(worker.rank, worker.count))
+
+
+@cache
+def _meeting_place(rank: int, size: int) -> Any:
+    """As the environment says. Once a process: the first one serves it to the others."""
+    from torch.distributed.rendezvous import rendezvous  # not every build of torch has it
+
+    end = timedelta(seconds=JOIN_SECONDS)
+    store, _, _ = next(rendezvous("env://", rank, size, timeout=end))
+    store.set_timeout(end)
+    return store
 
 
 @contextmanager
