@@ -18,6 +18,8 @@ from cpsae.training.settings import FitSettings
 
 _OF_A_WEIGHT = 4
 """The weight, two moments and its gradient."""
+_SENT = 1
+"""More of them among several processes: the gradient as it goes from one to another."""
 _BATCH_COPIES = 8
 """Batches of rows at once: those that are read ahead, the normalised one, its reconstruction and
 their gradients."""
@@ -61,6 +63,7 @@ def plan_memory(
     """Of runs that are trained together on rows (d,), of one of the processes that share a batch.
     n, batch: in place of their own. Takes no memory itself."""
     rows = -(-(batch or runs[0].batch_size) // processes)
+    of_a_weight = _OF_A_WEIGHT + (_SENT if processes > 1 else 0)
     weights, latents, kept = 0, [], True
     for settings in runs:
         features = n or settings.n_latents or d
@@ -69,7 +72,7 @@ def plan_memory(
             kind = kind_class(settings.method, RunPlan(d, settings.n_latents or d))
         per_feature = [spec for spec in kind.weights.values() if spec.per_feature]
         numbers = sum(math.prod(spec.sizes(d, 1)) for spec in per_feature)
-        weights += _OF_A_WEIGHT * 4 * (features * numbers + d)
+        weights += of_a_weight * 4 * (features * numbers + d)
         rule = rule_for(kind, device)
         latents.append(round(latent_copies(rule) * 4 * rows * features))
         kept = kept and isinstance(rule, Dense)

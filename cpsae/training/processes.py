@@ -29,8 +29,8 @@ from cpsae.workers import Worker
 
 JOIN_SECONDS = 120.0
 """Within which all processes must have started."""
-ANSWER_SECONDS = 60.0
-"""Within which all must answer while they train."""
+ANSWER_SECONDS = 300.0
+"""Within which all must answer while they train: a file system may stall for a while."""
 PATIENCE_SECONDS = 3600.0
 """For which the others wait while the leader writes or evaluates."""
 _groups = count()

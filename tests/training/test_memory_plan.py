@@ -44,6 +44,12 @@ def test_latents_grow_with_the_batch_and_by_the_rule():
     assert plan_memory([settings("p-anneal")], D, CPU).latents > one
 
 
+def test_processes_share_the_batch_but_not_the_weights():
+    one, each = (plan_memory([settings()], D, CPU, processes=count) for count in (1, 4))
+    assert each.latents == one.latents // 4 and each.rows == one.rows // 4
+    assert each.weights == one.weights * 5 // 4  # gradients once more, as they are sent
+
+
 def test_runs_together():
     one = plan_memory([settings()], D, CPU)
     two = plan_memory([settings(), settings(seed=1)], D, CPU)
