@@ -1,15 +1,18 @@
-"""Shuffled batches from a store against copying as many bytes, and against bare checks and bare
-gathering of the same rows."""
+"""Shuffled batches from a store against copying as many bytes, against bare checks and bare
+gathering of the same rows, and against other readers of its chunks."""
 
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, cast
 
 import google_crc32c
 import ml_dtypes
 import numpy as np
 import torch
+import zarr
 
 from cpsae.bench.side_by_side import Table, Work, lines, measure, process_time
 from cpsae.events import OnEvent, ignore
@@ -57,11 +60,36 @@ def bench_feed(
             BARE: Work(_bare(part, batch), vectors),
             "cpsae, first epoch": Work(first_epoch, vectors),
             "cpsae, later epochs": Work(lambda: _take(later, batches), vectors),
+            **{name: Work(read, len(bits)) for name, read in _whole_chunks(path).items()},
         }
         title = f"feed, d = {d}"
         seconds = measure(work, rounds, process_time, title, on_event)
     setting = {"d": d, "batch": batch, "window_chunks": window, "rounds": rounds}
     return Table(title, MEMCPY, setting, lines(work, seconds, MEMCPY))
+
+
+def _whole_chunks(path: Path) -> dict[str, Callable[[], object]]:
+    """All chunks in the order of the store, each checked: mapped, and by other readers."""
+    chunks = open_store(path).training.chunks
+    spans = [slice(chunk.first_row, chunk.first_row + chunk.n_rows) for chunk in chunks]
+
+    def mapped() -> None:
+        part = open_store(path).training  # one that has checked none yet
+        for chunk in chunks:
+            part.rows(chunk)
+
+    array = cast("zarr.Array[Any]", zarr.open_group(path, mode="r")["activations"])
+    readers: dict[str, Callable[[], object]] = {
+        "cpsae, mapped and in order": mapped,
+        "zarr-python, in order": lambda: [array[span] for span in spans],
+    }
+    if find_spec("tensorstore") is not None:
+        import tensorstore
+
+        place = {"driver": "file", "path": str(path / "activations")}
+        opened = tensorstore.open({"driver": "zarr3", "kvstore": place}).result()
+        readers["tensorstore, in order"] = lambda: [opened[s].read().result() for s in spans]
+    return readers
 
 
 def _bare(part: StorePart, batch: int) -> Callable[[], None]:

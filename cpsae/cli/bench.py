@@ -1,12 +1,12 @@
 """`cpsae bench`: how fast this machine runs the stages, as ratios to a floor."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpsae.cli.options import output_options, terminal_of
+from cpsae.cli.options import F, output_options, terminal_of
 
 if TYPE_CHECKING:
     from cpsae.bench.side_by_side import Table
@@ -24,6 +24,17 @@ class _Shape(click.ParamType):  # type: ignore[type-arg]
         if not (d.isdecimal() and n.isdecimal() and int(d) and int(n)):
             self.fail(f"'{value}': expected DxN, like 576x4608", param, ctx)
         return int(d), int(n)
+
+
+def _count(flag: str, least: int, default: int, text: str) -> Callable[[F], F]:
+    return click.option(
+        flag,
+        type=click.IntRange(least),
+        default=default,
+        show_default=True,
+        metavar="N",
+        help=text,
+    )
 
 
 @click.command(short_help="Time the stages against what they cannot do without.")
@@ -45,31 +56,16 @@ class _Shape(click.ParamType):  # type: ignore[type-arg]
     metavar="NAME,NAME",
     help="fit: whose updates.",
 )
-@click.option(
-    "--batch-size", type=click.IntRange(1), default=2048, show_default=True, metavar="N",
-    help="fit, feed: rows.",
-)  # fmt: skip
+@_count("--batch-size", 1, 2048, "fit, feed: rows.")
 @click.option(
     "--model", metavar="ID|PATH", help="extract: another model than the demo's, with --dataset."
 )
 @click.option("--dataset", metavar="ID|PATH", help="extract: the text for it.")
 @click.option("--layer", type=click.IntRange(0), metavar="N", help="extract: of the model.")
-@click.option(
-    "--tokens", type=click.IntRange(2), default=128, show_default=True, metavar="N",
-    help="extract: of a context.",
-)  # fmt: skip
-@click.option(
-    "--vectors", type=click.IntRange(1000), default=40_000, show_default=True, metavar="N",
-    help="extract: how many.",
-)  # fmt: skip
-@click.option(
-    "--rounds", type=click.IntRange(1), default=5, show_default=True, metavar="N",
-    help="Of each measurement; medians are shown.",
-)  # fmt: skip
-@click.option(
-    "--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N",
-    help="CPU threads of matrix products.",
-)  # fmt: skip
+@_count("--tokens", 2, 128, "extract: of a context.")
+@_count("--vectors", 1000, 40_000, "extract: how many.")
+@_count("--rounds", 1, 5, "Of each measurement; medians are shown.")
+@_count("--threads", 1, 1, "CPU threads of matrix products.")
 @click.option(
     "--folder", type=click.Path(exists=True, file_okay=False), metavar="FOLDER",
     help="Where stores are made for a while; by default where temporary files go.",

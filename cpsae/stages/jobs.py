@@ -73,6 +73,8 @@ def begin(
     store: Store, jobs: Sequence[Job], device: torch.device, on_event: OnEvent, group: Group
 ) -> dict[Job, Facts]:
     """Record the runs, and what becomes of those that were begun; the facts of each."""
+    plan = refuse_large([job.settings for job in jobs], store.d, device, group.size)
+    on_event(Note(f"memory of the training: about {plan}", "detail"))
     for job in jobs:
         job.run.tidy()
         if job.run.started:  # again under the lock: somebody may have begun it since
@@ -82,8 +84,6 @@ def begin(
     begun = [job.run.read_config() for job in jobs if job.run.started]
     if begun:
         keep_bits(begun[0].get("machine", {}), device, on_event, group.size)
-    plan = refuse_large([job.settings for job in jobs], store.d, device, group.size)
-    on_event(Note(f"memory of the training: about {plan}", "detail"))
     return _facts(store, jobs, device, on_event, group)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from same_steps import assert_same_loss_and_gradients
 from torch.utils.flop_counter import FlopCounterMode
 
 from cpsae.sae.initialization import unit_rows
@@ -34,11 +35,7 @@ def problem(name, dtype=torch.float64, **settings):
 
 
 def assert_same(found, expected, **tolerance):
-    torch.testing.assert_close(found.loss, expected.loss, **tolerance)
-    assert found.gradients.keys() == expected.gradients.keys()
-    for name, gradient in expected.gradients.items():
-        torch.testing.assert_close(found.gradients[name], gradient, msg=name, **tolerance)
-        assert found.gradients[name].is_contiguous() and not found.gradients[name].requires_grad
+    assert_same_loss_and_gradients(found, expected, **tolerance)
     for own, other in zip(found.latents, expected.latents, strict=True):
         assert (own is None) == (other is None)
         if own is not None:

@@ -101,7 +101,8 @@ class JumpReLU(RevivingKind):
         assert latents.pre is not None, "encode_batch gives pre-activations"
         theta_M = w["threshold"].detach()
         features_E = entries_E % len(theta_M)
-        z_E, level_E = latents.pre.flatten()[entries_E], theta_M.clamp_min(0)[features_E]
+        z_E = widen(latents.pre.flatten()[entries_E])
+        level_E = theta_M.clamp_min(0)[features_E]
         g_z_E, jump_E = _pull(z_E, level_E, self.settings.bandwidth, g_a_E, g_gate_E)
         g_theta_M = torch.zeros_like(theta_M).index_add_(0, features_E, jump_E, alpha=-1)
         return g_z_E + jump_E if self.settings.input_gradient else g_z_E, {"threshold": g_theta_M}
