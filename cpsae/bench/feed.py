@@ -42,16 +42,14 @@ def bench_feed(
         write_store(path, bits.view(ml_dtypes.bfloat16), bits[:64].view(ml_dtypes.bfloat16))
         part = open_store(path).training
         batches = part.vectors // batch
-        later = ActivationFeed(part, batch, max_norm=0, window_chunks=window).stream(recycle=True)
-        stack.callback(later.close)
-        _take(later, batches)
+        feed = ActivationFeed(part, batch, max_norm=0, window_chunks=window).stream(recycle=True)
+        stack.callback(feed.close)
+        _take(feed, batches)
 
         def first_epoch() -> None:
-            fresh = open_store(path).training
-            feed = ActivationFeed(fresh, batch, max_norm=0, window_chunks=window)
-            stream = feed.stream(recycle=True)
-            _take(stream, batches)
-            stream.close()
+            for chunk in part.chunks:
+                (path / chunk.key).touch()  # which says: check it again
+            _take(feed, batches)
 
         vectors = batches * batch
         target = np.empty_like(bits)
@@ -59,7 +57,7 @@ def bench_feed(
             MEMCPY: Work(lambda: np.copyto(target, bits), len(bits)),
             BARE: Work(_bare(part, batch), vectors),
             "cpsae, first epoch": Work(first_epoch, vectors),
-            "cpsae, later epochs": Work(lambda: _take(later, batches), vectors),
+            "cpsae, later epochs": Work(lambda: _take(feed, batches), vectors),
             **{name: Work(read, len(bits)) for name, read in _whole_chunks(path).items()},
         }
         title = f"feed, d = {d}"
