@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from cpsae.config import Count
 from cpsae.errors import SettingsError
+from cpsae.sae.affine import affine
 from cpsae.sae.dead_latents import ReviveSettings, RevivingKind
 from cpsae.sae.form import Form
 from cpsae.sae.group import Group
@@ -82,7 +82,7 @@ class BatchTopKKind(RevivingKind):
 
     def encode(self, w: Weights, x: Tensor) -> Latents:
         """x: (..., D)."""
-        f = F.linear(x, w["w_enc"], w["b_enc"]).relu()
+        f = affine(x, w["w_enc"], w["b_enc"]).relu()
         kept = f.masked_fill(f <= self.tensors["threshold"].to(f.dtype), 0)
         return Latents(raw=f, competed=kept)
 
@@ -92,7 +92,7 @@ class BatchTopKKind(RevivingKind):
 
     def encode_batch(self, w: Weights, x_BD: Tensor) -> Latents:
         """x: (B, D). `kept` is None where rare features were made to fire."""
-        pre = F.linear(x_BD, w["w_enc"], w["b_enc"])
+        pre = affine(x_BD, w["w_enc"], w["b_enc"])
         f = pre.relu()
         every = self._forced_every(f)
         entries = self.largest(f.detach(), _levels(f.detach(), every, self.updates, self.group))

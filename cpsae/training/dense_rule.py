@@ -11,6 +11,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
+from cpsae.sae.affine import row_stride
 from cpsae.sae.kind import Kind, Latents
 from cpsae.sae.l1 import L1Kind
 from cpsae.training.rules import Objective, Step, autograd
@@ -48,9 +49,9 @@ class Dense:
         seen = kind.centred(w) if objective.center else w
         w_enc_MD, w_dec_MD = w["w_enc"].detach(), w["w_dec"].detach()
         batch, m = len(x_BD), len(w_enc_MD)
-        most = batch * kind.plan.n
-        f_BM = torch.mm(x_BD, w_enc_MD.T, out=self._kept("f", (batch, m), x_BD, most))
-        a_BM = f_BM if kind.keeps_f else self._kept("a", (batch, m), x_BD, most)
+        n = kind.plan.n
+        f_BM = torch.mm(x_BD, w_enc_MD.T, out=self._latents("f", x_BD, m, n))
+        a_BM = f_BM if kind.keeps_f else self._latents("a", x_BD, m, n)
         penalty = x_BD.new_zeros(())
         on_a = kind.settings.l1_on == "competed"
         for rows in _blocks(batch, m):
@@ -78,8 +79,8 @@ class Dense:
     ) -> dict[str, Tensor]:
         """Of all weights, frozen ones too where they cost nothing."""
         f_BM, a_BM = latents
-        batch, (n, d) = len(x_BD), (kind.plan.n, kind.plan.d)
-        kept = self._kept("g", f_BM.shape, x_BD, batch * n)
+        n, d = kind.plan.n, kind.plan.d
+        kept = self._latents("g", x_BD, f_BM.shape[1], n)
         g_BM = torch.mm(g_x_hat_BD, w["w_dec"].detach().T, out=kept)
         on_a, each = kind.settings.l1_on == "competed", kind.settings.l1 / len(x_BD)
         g_b_enc_M = torch.zeros_like(w["b_enc"])
@@ -98,6 +99,11 @@ class Dense:
                 kept = self._kept(f"g_{name}", w[name].shape, x_BD, n * d)
                 made[name] = torch.mm(left_BM.T, right_BD, out=kept)
         return made
+
+    def _latents(self, name: str, x_BD: Tensor, m: int, n: int) -> Tensor:
+        """(B, M), in rows that products write fast."""
+        stride = row_stride(m)
+        return self._kept(name, (len(x_BD), stride), x_BD, len(x_BD) * row_stride(n))[:, :m]
 
     def _kept(self, name: str, shape: tuple[int, ...], like: Tensor, most: int) -> Tensor:
         """Memory of this name, enough for so many numbers, whatever is enabled now."""

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cpsae.config import Settings as Group
+from cpsae.sae.affine import affine
 from cpsae.sae.competition import TemperatureSchedule, TemperatureSettings, compete
 from cpsae.sae.form import Form
 from cpsae.sae.kind import Latents, RunPlan, Spec, Weights, finite
@@ -48,7 +48,7 @@ class Competitive(L1Kind):
 
     def encode(self, w: Weights, x: Tensor) -> Latents:
         """x: (..., D); all M enabled features share the softmax."""
-        f = F.linear(x, w["w_enc"], w["b_enc"]).relu()
+        f = affine(x, w["w_enc"], w["b_enc"]).relu()
         competed = compete(f, self.tensors["temperature"], self.settings.competition.over)
         return Latents(raw=f, competed=competed)
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from cpsae.config import Count
+from cpsae.sae.affine import affine
 from cpsae.sae.dead_latents import ReviveSettings, RevivingKind
 from cpsae.sae.form import Form
 from cpsae.sae.kind import STANDARD, Latents, RunPlan, Spec, Weights
@@ -54,7 +54,7 @@ class JumpReLU(RevivingKind):
 
     def encode(self, w: Weights, x: Tensor) -> Latents:
         """x: (..., D)."""
-        f = F.linear(x, w["w_enc"], w["b_enc"]).relu()
+        f = affine(x, w["w_enc"], w["b_enc"]).relu()
         return Latents(raw=f, competed=f.masked_fill(f <= w["threshold"].to(f.dtype), 0))
 
     def form(self, w: Weights) -> Form:
@@ -63,7 +63,7 @@ class JumpReLU(RevivingKind):
 
     def encode_batch(self, w: Weights, x_BD: Tensor) -> Latents:
         """The same, with a gradient for thresholds."""
-        pre = F.linear(x_BD, w["w_enc"], w["b_enc"])
+        pre = affine(x_BD, w["w_enc"], w["b_enc"])
         wide = widen(pre)  # half precision has few values within the bandwidth
         bandwidth, through = self.settings.bandwidth, self.settings.input_gradient
         competed, gate = _Jump.apply(wide, w["threshold"], bandwidth, through)  # type: ignore[no-untyped-call]

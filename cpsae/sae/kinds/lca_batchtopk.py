@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from cpsae.sae.affine import affine
 from cpsae.sae.batch_topk import BatchTopKKind, BatchTopKSettings, follow, jumping_at
 from cpsae.sae.dead_latents import RevivingKind
 from cpsae.sae.form import Form
@@ -59,7 +60,7 @@ class LCABatchTopK(BatchTopKKind):
 
     def encode(self, w: Weights, x: Tensor) -> Latents:
         """x: (..., D)."""
-        z = F.linear(x, w["w_enc"], w["b_enc"])
+        z = affine(x, w["w_enc"], w["b_enc"])
         f = z.relu()
         first = f.masked_fill(f <= self.tensors["first_threshold"].to(f.dtype), 0)
         threshold = self.tensors["threshold"].to(f.dtype)

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from cpsae.sae.affine import affine
 from cpsae.sae.form import Form
 from cpsae.sae.kind import COMMON_PRESET, Kind, KindSettings, Latents, RunPlan, Spec, Weights
 from cpsae.sae.losses import Loss
@@ -52,7 +52,7 @@ class PAnneal(Kind):
 
     def encode(self, w: Weights, x: Tensor) -> Latents:
         """x: (..., D)."""
-        f = F.linear(x, w["w_enc"], w["b_enc"]).relu()
+        f = affine(x, w["w_enc"], w["b_enc"]).relu()
         return Latents(raw=f, competed=f)
 
     def form(self, w: Weights) -> Form:  # noqa: ARG002

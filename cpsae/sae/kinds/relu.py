@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from cpsae.sae.affine import affine
 from cpsae.sae.form import Form
 from cpsae.sae.kind import Latents, Weights
 from cpsae.sae.l1 import L1Kind
@@ -18,7 +18,7 @@ class ReLU(L1Kind):
 
     def encode(self, w: Weights, x: Tensor) -> Latents:
         """x: (..., D)."""
-        f = F.linear(x, w["w_enc"], w["b_enc"]).relu()
+        f = affine(x, w["w_enc"], w["b_enc"]).relu()
         return Latents(raw=f, competed=f)
 
     def form(self, w: Weights) -> Form:  # noqa: ARG002

@@ -3,9 +3,9 @@
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from cpsae.sae.affine import affine
 from cpsae.sae.batch_topk import TopKSettings, fitting_k
 from cpsae.sae.dead_latents import RevivingKind
 from cpsae.sae.form import Form
@@ -46,7 +46,7 @@ class TopK(RevivingKind):
 
     def _encode(self, w: Weights, x: Tensor) -> tuple[Latents, Tensor]:
         """With the features (..., k) that are kept."""
-        pre = F.linear(x, w["w_enc"], w["b_enc"])
+        pre = affine(x, w["w_enc"], w["b_enc"])
         f = pre.relu()
         values, features = torch.topk(f, min(self.k, f.shape[-1]), dim=-1, sorted=False)
         kept = torch.zeros_like(f).scatter_(-1, features, values)
