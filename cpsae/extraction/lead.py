@@ -13,10 +13,10 @@ from cpsae.corpus.provenance import record_corpus
 from cpsae.durable import remove_leftovers, set_aside, writer_lock
 from cpsae.errors import StoreError
 from cpsae.events import Note, OnEvent
+from cpsae.extraction.machine import choose_threads
 from cpsae.extraction.plan import Plan, Target
 from cpsae.extraction.prepare import (
     check_model,
-    choose_threads,
     new_manifest,
     of_another_site,
     open_reading,

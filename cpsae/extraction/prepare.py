@@ -1,9 +1,6 @@
 """What the leading worker does before the first chunk: tokens, self-test, an empty store."""
 
 import hashlib
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +24,7 @@ from cpsae.extraction.identity import (
     corpus_identity,
     settings_identity,
 )
+from cpsae.extraction.machine import device_record
 from cpsae.extraction.preflight import memory_errors
 from cpsae.models import ModelDescription, ModelSource, TruncatedModel, self_test
 from cpsae.software import software_versions
@@ -34,14 +32,12 @@ from cpsae.store import Manifest
 from cpsae.store.layout import (
     ContextRecord,
     DatasetRecord,
-    DeviceRecord,
     HookRecord,
     ModelRecord,
     TokenizerRecord,
     contexts_per_chunk,
 )
 from cpsae.tensors import dtype_name
-from cpsae.workers import Worker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -243,33 +239,6 @@ def geometry(settings: ExtractSettings, d: int) -> dict[str, Any]:
         "store_dtype": settings.store_dtype,
         "seed": settings.seed,
     }
-
-
-def device_record(device: torch.device, threads: int | None) -> DeviceRecord:
-    """The device as a store records it."""
-    if device.type == "cuda":
-        return DeviceRecord(kind="cuda", name=torch.cuda.get_device_name(device), threads=None)
-    capability = torch.backends.cpu.get_cpu_capability()
-    return DeviceRecord(kind="cpu", name=capability, threads=threads)
-
-
-def choose_threads(device: torch.device, worker: Worker) -> int | None:
-    """torch's threads on a CPU (None on a GPU). torchrun gives each of several workers one thread
-    unless told otherwise; the count of a single worker is taken all the same, because the last
-    bits of a product depend on it and must not depend on the number of workers."""
-    if device.type != "cpu":
-        return None
-    if worker.count > 1 and os.environ.get("OMP_NUM_THREADS") == "1":
-        return _threads_of_a_single_worker()
-    return torch.get_num_threads()
-
-
-def _threads_of_a_single_worker() -> int:
-    """What torch takes by itself, asked of itself: cores or hardware threads, it depends on how it
-    was built."""
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    question = [sys.executable, "-c", "import torch; print(torch.get_num_threads())"]
-    return int(subprocess.run(question, env=environment, capture_output=True, check=True).stdout)
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:

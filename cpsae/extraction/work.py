@@ -3,16 +3,14 @@
 import time
 from collections.abc import Mapping, Sequence
 
-import torch
-
 from cpsae.config.extraction import Site
 from cpsae.errors import StoreError
 from cpsae.events import Advanced, Finished, Note, OnEvent, Started
 from cpsae.extraction import waiting
 from cpsae.extraction.compute import ChunkPipeline, Piece
 from cpsae.extraction.lead import load_model
+from cpsae.extraction.machine import set_threads, warn_of_other_device
 from cpsae.extraction.plan import Plan, Target
-from cpsae.extraction.prepare import device_record
 from cpsae.models import TruncatedModel
 from cpsae.store import Chunk, StoreWriter, open_store
 
@@ -41,9 +39,8 @@ def fill(plan: Plan, model: TruncatedModel | None, on_event: OnEvent) -> int:
     """Compute this worker's missing chunks; how many pieces there were. model: where it is loaded
     already. Raises what the model or the disk raises; what is committed stays."""
     first = plan.targets[0].known
-    if first.device:
-        _set_threads(first.device.threads, on_event)
-        _warn_of_other_device(plan, on_event)
+    set_threads(first.device, on_event)
+    warn_of_other_device(plan.computing.device, first.device, on_event)
     loaded = model or load_model(plan)
     writers: dict[Site, StoreWriter] = {}
     for target in plan.targets:
@@ -131,21 +128,3 @@ class Progress:
 
 def _rows(pieces: Sequence[Piece]) -> int:
     return sum(next(iter(piece.values())).n_rows for piece in pieces)
-
-
-def _set_threads(threads: int | None, on_event: OnEvent) -> None:
-    if threads is not None and threads != torch.get_num_threads():
-        torch.set_num_threads(threads)
-        on_event(Note(f"using {threads} threads, as the store's bytes need", "detail"))
-
-
-def _warn_of_other_device(plan: Plan, on_event: OnEvent) -> None:
-    now, begun = device_record(plan.computing.device, None), plan.targets[0].known.device
-    if begun and begun.kind == now.kind and begun.name != now.name:
-        on_event(
-            Note(
-                f"begun on {begun.name}, continued on {now.name}: the new chunks may "
-                "differ in the last bits from what the old device would give",
-                "warning",
-            )
-        )

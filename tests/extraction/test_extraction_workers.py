@@ -9,10 +9,9 @@ import time
 import pytest
 from tiny import chunks_of
 
-import cpsae.extraction.prepare as prepare
 from cpsae.errors import SettingsError
 from cpsae.events import Advanced, Note, Started
-from cpsae.extraction import waiting
+from cpsae.extraction import machine, waiting
 from cpsae.stages.extract import extract
 from cpsae.store import open_store
 from cpsae.workers import Worker
@@ -133,15 +132,15 @@ def test_several_workers_take_the_threads_of_a_single_one(monkeypatch) -> None:
     import torch
 
     cpu = torch.device("cpu")
-    monkeypatch.setattr(prepare, "_threads_of_a_single_worker", lambda: 12)
+    monkeypatch.setattr(machine, "_threads_of_a_single_worker", lambda: 12)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as torchrun sets it
-    assert prepare.choose_threads(cpu, Worker(0, 2)) == 12
-    assert prepare.choose_threads(cpu, Worker()) == torch.get_num_threads()
+    assert machine.choose_threads(cpu, Worker(0, 2)) == 12
+    assert machine.choose_threads(cpu, Worker()) == torch.get_num_threads()
     monkeypatch.setenv("OMP_NUM_THREADS", "3")  # as only a user does
-    assert prepare.choose_threads(cpu, Worker(0, 2)) == torch.get_num_threads()
-    assert prepare.choose_threads(torch.device("cuda"), Worker(0, 2)) is None
+    assert machine.choose_threads(cpu, Worker(0, 2)) == torch.get_num_threads()
+    assert machine.choose_threads(torch.device("cuda"), Worker(0, 2)) is None
 
 
 def test_asking_torch_for_its_threads(monkeypatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert prepare._threads_of_a_single_worker() >= 1
+    assert machine._threads_of_a_single_worker() >= 1
