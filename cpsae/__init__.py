@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 _HOME_OF = {
-    "extract": "cpsae.stages.extract",
-    "fit": "cpsae.stages.fit",
-    "sweep": "cpsae.stages.sweep",
-    "evaluate": "cpsae.stages.evaluate",
-    "evaluate_each": "cpsae.stages.evaluate",
-    "compare": "cpsae.stages.compare",
+    "extract": "cpsae.api.stages",
+    "fit": "cpsae.api.stages",
+    "sweep": "cpsae.api.stages",
+    "evaluate": "cpsae.api.measuring",
+    "evaluate_each": "cpsae.api.measuring",
+    "compare": "cpsae.api.measuring",
     "export": "cpsae.stages.export",
     "load": "cpsae.stages.load",
+    "load_model": "cpsae.stages.features",
+    "features_of": "cpsae.stages.features",
     "open_store": "cpsae.store",
     "write_store": "cpsae.store",
-    "verify_store": "cpsae.store",
+    "verify_store": "cpsae.api.measuring",
     "Store": "cpsae.store",
     "ActivationFeed": "cpsae.training.feed",
     "SparseAutoencoder": "cpsae.sae.autoencoder",
@@ -31,20 +33,22 @@ _HOME_OF = {
 __all__ = ["__version__", *_HOME_OF]
 
 if TYPE_CHECKING:
+    from cpsae.api.measuring import compare as compare
+    from cpsae.api.measuring import evaluate as evaluate
+    from cpsae.api.measuring import evaluate_each as evaluate_each
+    from cpsae.api.measuring import verify_store as verify_store
+    from cpsae.api.stages import extract as extract
+    from cpsae.api.stages import fit as fit
+    from cpsae.api.stages import sweep as sweep
     from cpsae.config import ExtractSettings as ExtractSettings
     from cpsae.errors import CpsaeError as CpsaeError
     from cpsae.sae.autoencoder import SparseAutoencoder as SparseAutoencoder
-    from cpsae.stages.compare import compare as compare
-    from cpsae.stages.evaluate import evaluate as evaluate
-    from cpsae.stages.evaluate import evaluate_each as evaluate_each
     from cpsae.stages.export import export as export
-    from cpsae.stages.extract import extract as extract
-    from cpsae.stages.fit import fit as fit
+    from cpsae.stages.features import features_of as features_of
+    from cpsae.stages.features import load_model as load_model
     from cpsae.stages.load import load as load
-    from cpsae.stages.sweep import sweep as sweep
     from cpsae.store import Store as Store
     from cpsae.store import open_store as open_store
-    from cpsae.store import verify_store as verify_store
     from cpsae.store import write_store as write_store
     from cpsae.training.feed import ActivationFeed as ActivationFeed
     from cpsae.training.settings import FitSettings as FitSettings

@@ -64,10 +64,11 @@ def _take_place(temporary: Path, path: Path) -> None:
             raise
 
 
-def local_folder(path: str | Path, what: str, error: type[CpsaeError]) -> Path:
+def local_folder(path: str | os.PathLike[str], what: str, error: type[CpsaeError]) -> Path:
     """`path` as a path on this machine, `~` expanded. Raises `error` for a URL, which would become
     a folder of that name: one line."""
-    if _URL.match(str(path)):
+    path = os.fspath(path)
+    if _URL.match(path):
         raise error(f"{what} {path}: expected a local folder; write there, then copy it")
     return Path(path).expanduser()
 

@@ -33,6 +33,14 @@ def tensor_of(rows: npt.NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(writable).view(TORCH_DTYPES[rows.dtype.name])
 
 
+def from_numpy(rows: npt.NDArray[Any]) -> torch.Tensor:
+    """An array of any dtype that torch has, bfloat16 included, as a tensor; copied where it is
+    read-only or laid out otherwise."""
+    if rows.dtype.name == "bfloat16":
+        return tensor_of(np.ascontiguousarray(rows))
+    return torch.from_numpy(np.require(rows, requirements=["C", "W"]))
+
+
 def array_of(tensor: torch.Tensor) -> npt.NDArray[Any]:
     """The inverse, for a tensor on the CPU: over the same memory."""
     bits = tensor.view(TORCH_BITS[tensor.dtype.itemsize]).numpy()

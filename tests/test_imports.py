@@ -35,11 +35,12 @@ LAYERS = [
     {"corpus", "models", "store", "sae"},
     {"extraction", "training", "evaluation", "reporting", "interop"},
     {"stages"},
-    {"cli", "demo", "bench", "testing"},
+    {"cli", "api", "demo", "bench", "testing"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-ALLOWED_WITHIN = {("cli", "demo"), ("cli", "bench")}
-"""`cpsae demo` and `cpsae bench` are commands: the command line calls them as it calls a stage."""
+ALLOWED_WITHIN = {("cli", "demo"), ("cli", "bench"), ("api", "cli")}
+"""`cpsae demo` and `cpsae bench` are commands: the command line calls them as it calls a stage.
+Called from Python, a stage shows its progress as a command does."""
 
 
 def modules() -> dict[str, Path]:

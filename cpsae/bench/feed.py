@@ -17,7 +17,7 @@ import zarr
 from cpsae.bench.side_by_side import Table, Work, lines, measure, process_time
 from cpsae.events import OnEvent, ignore
 from cpsae.store import open_store, write_store
-from cpsae.store.reader import StorePart
+from cpsae.store.part import StorePart
 from cpsae.training.feed import ActivationFeed
 
 CHUNK_ROWS, CHUNKS = 64 * 127, 24

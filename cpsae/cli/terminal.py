@@ -68,7 +68,7 @@ class Terminal:
         elif isinstance(event, Started):
             self._end_bar()
             live = self.err.is_terminal and not self.quiet
-            self._bar = _LiveBar(self.err, event) if live else _PlainBar(self, event)
+            self._bar = _LiveBar(self.err, event) if live else PlainBar(self, event)
         elif self._bar is not None and isinstance(event, Advanced):
             self._bar.advance(event)
         elif self._bar is not None and isinstance(event, Finished):
@@ -255,20 +255,27 @@ class _Rate(ProgressColumn):
         return Text("" if rate is None else f"{rate:,.0f} {self.bar.event.unit}s/s", no_wrap=True)
 
 
-class _PlainBar(_Bar):
+class PlainBar(_Bar):
+    """A line now and then."""
+
     def __init__(self, terminal: Terminal, event: Started) -> None:
         super().__init__(event)
         self.terminal = terminal
         self.told = self._began
 
-    def advance(self, event: Advanced) -> None:
+    def measure(self, event: Advanced) -> None:
+        """Take in how far the work has got."""
         super().advance(event)
+
+    def advance(self, event: Advanced) -> None:
+        self.measure(event)
         now = self._began + self._seconds
         if now - self.told >= _PLAIN_SECONDS or event.done == self.event.total:
             self.told = now
-            self.terminal.note(self._line(event))
+            self.terminal.note(self.line(event))
 
-    def _line(self, event: Advanced) -> str:
+    def line(self, event: Advanced) -> str:
+        """How far the work has got, its rate, the time left and its figures."""
         work, rate = self.event, self.rate
         share = event.done / work.total if work.total else 1.0
         text = f"{work.work}: {event.done:,} of {work.total:,} {work.unit}s ({share:.0%})"

@@ -43,7 +43,7 @@ def as_json_bytes(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def free_folder(out: str | Path) -> Path:
+def free_folder(out: str | os.PathLike[str]) -> Path:
     """`out` as a folder that an export can become: absent, or empty; a link's target. Raises
     ExportError elsewhere."""
     folder = local_folder(out, "--out", ExportError).resolve()

@@ -8,15 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from cpsae.durable import local_folder
 from cpsae.errors import RunError
+from cpsae.sae.described import SAEConfig
 from cpsae.sae.files import read_autoencoder, write_autoencoder
 from cpsae.sae.kind import Kind, Latents, Weights, prefix
 from cpsae.sae.normalization import InputError, Normalizer
+from cpsae.tensors import dtype_name, from_numpy
 
 
 class SparseAutoencoder(nn.Module):
@@ -90,12 +94,22 @@ class SparseAutoencoder(nn.Module):
         """Features of the dictionary, enabled or not."""
         return self.kind.plan.n
 
-    def encode(self, x: Tensor) -> Tensor:
-        """x: (..., D) raw, any floating dtype -> latents a (..., N) of the weights' dtype.
+    @property
+    def cfg(self) -> SAEConfig:
+        """What it is: d_in, d_sae, architecture, hook_name, model_name and so on."""
+        weight = self.b_dec
+        return SAEConfig.of(self.description(), dtype_name(weight.dtype), str(weight.device))
+
+    def __repr__(self) -> str:
+        return f"SparseAutoencoder({self.cfg})"
+
+    def encode(self, x: Tensor | npt.NDArray[Any]) -> Tensor:
+        """x: (..., D) raw, any floating dtype -> latents a (..., N) of the weights' dtype. A numpy
+        array, like rows of a store, is put on the weights' device.
 
         Raises InputError where the last dimension is not D.
         """
-        return pad(self.latents(x).competed, (0, self.n_latents - self.n_enabled))
+        return pad(self.latents(self._tensor(x)).competed, (0, self.n_latents - self.n_enabled))
 
     def latents(self, x: Tensor) -> Latents:
         """x: (..., D) raw -> f and a, each (..., M): before and after the competition."""
@@ -106,7 +120,7 @@ class SparseAutoencoder(nn.Module):
             )
         return self.kind.encode(self.weights(), self.normalizer.normalize(x).to(self.b_dec.dtype))
 
-    def decode(self, f: Tensor, like: Tensor | None = None) -> Tensor:
+    def decode(self, f: Tensor, like: Tensor | npt.NDArray[Any] | None = None) -> Tensor:
         """f: (..., N) latents as `encode` gives them -> (..., D) float32, raw.
 
         like: the raw vectors (..., D) that f came from; a per-row normalisation (`layer`,
@@ -118,11 +132,13 @@ class SparseAutoencoder(nn.Module):
                 f"latents of shape {tuple(f.shape)} do not fit: this autoencoder takes "
                 f"(..., {self.n_latents})"
             )
+        like = None if like is None else self._tensor(like)
         enabled = f[..., : self.n_enabled].to(self.b_dec.dtype)
         return self.normalizer.denormalize(self.kind.decode(self.weights(), enabled), like)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | npt.NDArray[Any]) -> Tensor:
         """x: (..., D) raw -> its reconstruction (..., D), raw."""
+        x = self._tensor(x)
         return self.decode(self.encode(x), like=x)
 
     def save(self, folder: Path | str) -> None:
@@ -147,6 +163,9 @@ class SparseAutoencoder(nn.Module):
         """Weights of the enabled features in training's layout, as views of the parameters."""
         saved = dict(self.named_parameters(recurse=False))
         return prefix(self.kind.weights, self.kind.unpack(saved), self.n_enabled)
+
+    def _tensor(self, x: Tensor | npt.NDArray[Any]) -> Tensor:
+        return from_numpy(x).to(self.b_dec.device) if isinstance(x, np.ndarray) else x
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """What `.to()` and its like call: the kind's running tensors go along to the device."""

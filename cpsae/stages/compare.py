@@ -43,6 +43,12 @@ class Comparison:
         unfinished = [(name, run) for name, run in self.runs.items() if not run.finished]
         return table(self.shown, unfinished, self.columns)
 
+    def __repr__(self) -> str:
+        return self.markdown()
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown()
+
     def markdown(self) -> str:
         """The table as Markdown."""
         return markdown(*self.table())

@@ -13,6 +13,7 @@ from cpsae.errors import RunError, SettingsError, StoreError
 from cpsae.evaluation.held_out import HeldOutResult, measure
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.sae.autoencoder import SparseAutoencoder
+from cpsae.stages.figures import in_words
 from cpsae.stages.fit import refuse_other_store
 from cpsae.stages.found_runs import find_runs
 from cpsae.stages.load import load
@@ -39,6 +40,9 @@ class Evaluation:
     """What that file holds."""
     metrics: dict[str, float | int | None]
     """The flat figures under our own names, without their intervals."""
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self.path}: {in_words(self.metrics)})"
 
 
 @dataclass(frozen=True)

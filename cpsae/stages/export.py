@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ class Exported:
     to: str
     files: Files
 
+    def __repr__(self) -> str:
+        return (
+            f"Exported({self.path}: {self.to} {self.files.what}, d_in {self.files.d}, "
+            f"{self.files.n} latents)"
+        )
+
     def as_json(self) -> Mapping[str, Any]:
         """Flat, without the contents."""
         return {
@@ -38,7 +45,12 @@ class Exported:
 
 
 def export(
-    run: str | Path, to: str, out: str | Path, *, step: int | None = None, model: str | None = None
+    run: str | PathLike[str],
+    to: str,
+    out: str | PathLike[str],
+    *,
+    step: int | None = None,
+    model: str | None = None,
 ) -> Exported:
     """Write the autoencoder of a finished run, or of any run after update `step`, as the folder
     `out` in the format `to`, one of cpsae.interop.TARGETS. It takes raw vectors and gives raw

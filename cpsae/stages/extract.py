@@ -37,6 +37,16 @@ class Extraction:
     stores: list[Path]
     """One a site."""
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        each = "" if len(self.stores) == 1 else f" in each of {len(self.stores)} stores"
+        return (
+            f"Extraction({self.path}: {self.vectors:,} vectors and {self.evaluation_vectors:,} "
+            f"held out{each}, d = {self.d})"
+        )
+
 
 def extract(
     settings: ExtractSettings,

@@ -11,6 +11,7 @@ from cpsae.device import choose_device
 from cpsae.durable import set_aside
 from cpsae.errors import SettingsError, StoreError
 from cpsae.events import Note, OnEvent, ignore
+from cpsae.stages.figures import in_words
 from cpsae.stages.jobs import Job, check, store_as_first_seen
 from cpsae.stages.opening import open_to_train, refuse_to_follow, stopped_where_it_waits
 from cpsae.stages.runs import train
@@ -28,6 +29,12 @@ class FitResult:
 
     path: Path
     summary: dict[str, Any]
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"FitResult({self.path}: {in_words(self.summary)})"
 
 
 @stopped_where_it_waits

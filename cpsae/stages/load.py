@@ -1,6 +1,6 @@
 """The autoencoder of a run, as one calls it."""
 
-from pathlib import Path
+from os import PathLike
 
 import torch
 
@@ -13,7 +13,7 @@ from cpsae.training.run_folder import RunFolder
 
 
 def load(
-    run: str | Path, device: torch.device | str = "cpu", *, step: int | None = None
+    run: str | PathLike[str], device: torch.device | str = "cpu", *, step: int | None = None
 ) -> SparseAutoencoder:
     """The autoencoder of a run folder, in eval mode on `device`: as it was finished, or after
     update `step` of any run, finished or not, whose checkpoint is still there.

@@ -14,6 +14,7 @@ from cpsae.errors import NonFiniteError, RunError
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.json_files import write_object
 from cpsae.sae.group import Group
+from cpsae.stages.figures import in_words
 from cpsae.stages.fit import note_unused, refuse_idle_stretch, refuse_other_store
 from cpsae.stages.jobs import Job, check, store_as_first_seen
 from cpsae.stages.opening import open_to_train, refuse_to_follow, stopped_where_it_waits
@@ -34,6 +35,16 @@ class SweepResult:
     keys: list[str]
     members: list[dict[str, Any]]
     """`folder`, `values` and `summary` of each run."""
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        runs = (
+            f"  {m['folder']}: {in_words(m['summary']) if m['summary'] else m['error']}"
+            for m in self.members
+        )
+        return "\n".join([f"SweepResult({self.path}: {len(self.members)} runs)", *runs])
 
 
 @stopped_where_it_waits

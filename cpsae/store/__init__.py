@@ -8,7 +8,8 @@ import cpsae.store.bfloat16  # noqa: F401  zarr must know the type before it mee
 from cpsae.store.arrays import write_store
 from cpsae.store.folders import is_store, stores_in
 from cpsae.store.layout import Chunk, Manifest, Part
-from cpsae.store.reader import Store, StorePart, follow_store, open_store
+from cpsae.store.part import StorePart
+from cpsae.store.reader import Store, follow_store, open_store
 from cpsae.store.verify import Problem, Verification, verify_store
 from cpsae.store.writer import StoreWriter
 

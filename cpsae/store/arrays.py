@@ -1,7 +1,10 @@
 """Making a store from rows that somebody already has: other models, other tools, vision."""
 
+import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +23,13 @@ from cpsae.store.layout import (
     Manifest,
     rows_per_chunk_of_arrays,
 )
+from cpsae.store.spool import spooled
 from cpsae.store.statistics import as_float32
 from cpsae.store.writer import StoreWriter
 
 
 def write_store(
-    path: str | Path,
+    path: str | os.PathLike[str],
     activations: Any,
     evaluation: Any = None,
     *,
@@ -35,7 +39,8 @@ def write_store(
     description: str = "",
 ) -> Path:
     """Write rows (vectors, d) of any float dtype as a store: a numpy array, in memory or
-    memory-mapped, a torch tensor on any device, or lists.
+    memory-mapped, a torch tensor on any device, lists, or an iterator of blocks, each of them rows
+    (some, d) of one dtype. Blocks are kept in a nameless file beside the store until all are there.
 
     The rows are shuffled by `seed`. Without `evaluation` rows of your own, a share of them is held
     out by row (the share that `extract` holds out); where neighbouring rows come from one
@@ -45,8 +50,30 @@ def write_store(
     NonFiniteError for a NaN or Inf; DiskError where the disk is full.
     """
     path = local_folder(path, "store", StoreError)
-    activations = _rows_of("activations", activations)
-    evaluation = None if evaluation is None else _rows_of("evaluation", evaluation)
+    with ExitStack() as stack:
+        _refuse_existing(path)
+        rows = {
+            name: stack.enter_context(spooled(name, given, path, _rows_of))
+            if isinstance(given, Iterator)
+            else _rows_of(name, given)
+            for name, given in {"activations": activations, "evaluation": evaluation}.items()
+            if name == "activations" or given is not None
+        }
+        _store(
+            path, rows["activations"], rows.get("evaluation"), store_dtype, seed, layer, description
+        )
+    return path
+
+
+def _store(
+    path: Path,
+    activations: npt.NDArray[Any],
+    evaluation: npt.NDArray[Any] | None,
+    store_dtype: StoreDtype,
+    seed: int,
+    layer: int | None,
+    description: str,
+) -> None:
     _check(activations, evaluation, store_dtype)
     d = activations.shape[1]
     order = np.random.default_rng(seed).permutation(len(activations))
@@ -80,7 +107,6 @@ def write_store(
         except BaseException:
             _remove_all(path)
             raise
-    return path
 
 
 class _Source(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cpsae.store.layout import Chunk
-from cpsae.store.reader import StorePart
+from cpsae.store.part import StorePart
 
 FACT_ROWS = 1 << 18
 """Rows in store order that facts of a run are taken from, at most: a quarter of a million settle a

@@ -1,5 +1,6 @@
 """From the path that a user names to a store, or to the stores of several sites side by side."""
 
+import os
 import re
 from pathlib import Path
 from typing import cast
@@ -47,9 +48,10 @@ def stores_in(path: str | Path) -> list[Path]:
     return [found[match] for match in ordered if is_store(found[match])]
 
 
-def find_bucket(path: str | Path) -> Folder:
+def find_bucket(path: str | os.PathLike[str]) -> Folder:
     """The bucket of the store at `path`. Raises StoreError where there is no such folder, or it is
     a folder of stores, whose names the text lists."""
+    path = os.fspath(path)
     folder = local_folder(path, "store", StoreError)
     if not folder.is_dir():
         raise StoreError(f"{path}: no such store; give the folder that `cpsae extract` wrote")

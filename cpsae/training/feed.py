@@ -22,7 +22,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from cpsae.errors import StoreError
 from cpsae.store.bound import norm_bound as find_norm_bound
 from cpsae.store.layout import Chunk
-from cpsae.store.reader import StorePart
+from cpsae.store.part import StorePart
 from cpsae.tensors import NUMPY_BITS, TORCH_BITS, TORCH_DTYPES
 
 

@@ -34,7 +34,7 @@ _FREE = ("device", "checkpoint_every", "keep_checkpoints")
 class RunFolder:
     """Paths and small files of one run."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = local_folder(path, "run folder", RunError)
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.jsonl"

@@ -271,7 +271,7 @@ class Clock:
         ([(0.0, 100)], None),  # no time of its own: no rate
     ],
 )
-@pytest.mark.parametrize("kind", [terminal._LiveBar, terminal._PlainBar])
+@pytest.mark.parametrize("kind", [terminal._LiveBar, terminal.PlainBar])
 def test_a_rate_counts_from_where_the_work_began(monkeypatch, kind, reports, rate) -> None:
     clock = Clock(monkeypatch)
     shown = Terminal()

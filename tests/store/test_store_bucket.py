@@ -106,7 +106,7 @@ def test_opening_costs_three_system_calls_a_chunk(tmp_path):
 def test_checksums_are_checked_once_unless_the_file_changes(store, monkeypatch):
     checked = Counter()
     monkeypatch.setattr(
-        "cpsae.store.reader.checked_bytes",
+        "cpsae.store.part.checked_bytes",
         lambda bucket, key: checked.update([key]) or checked_bytes(bucket, key),
     )
     part = open_store(store).training

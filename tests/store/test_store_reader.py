@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpsae.errors import DamagedStoreError, StoreError
-from cpsae.store import open_store, reader
+from cpsae.store import open_store
+from cpsae.store import part as store_part
 
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
 
@@ -106,13 +107,13 @@ def test_tokens_and_where_a_row_comes_from(finished_stores):
 def test_a_block_of_tokens_is_decompressed_once(finished_stores, monkeypatch):
     part = open_store(finished_stores["float32"]).training
     decompressed = []
-    checked_bytes = reader.checked_bytes  # type: ignore[attr-defined]
+    checked_bytes = store_part.checked_bytes  # type: ignore[attr-defined]
 
     def counted(bucket, key):
         decompressed.append(key)
         return checked_bytes(bucket, key)
 
-    monkeypatch.setattr(reader, "checked_bytes", counted)
+    monkeypatch.setattr(store_part, "checked_bytes", counted)
     parts = [part.tokens(range(first, first + 3)) for first in range(0, 18, 3)]
     assert decompressed == ["tokens/c/0/0"]
     np.testing.assert_array_equal(
