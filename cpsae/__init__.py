@@ -16,6 +16,7 @@ _HOME_OF = {
     "evaluate_each": "cpsae.api.measuring",
     "compare": "cpsae.api.measuring",
     "export": "cpsae.stages.export",
+    "convert": "cpsae.stages.convert",
     "load": "cpsae.stages.load",
     "load_model": "cpsae.stages.features",
     "features_of": "cpsae.stages.features",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from cpsae.config import ExtractSettings as ExtractSettings
     from cpsae.errors import CpsaeError as CpsaeError
     from cpsae.sae.autoencoder import SparseAutoencoder as SparseAutoencoder
+    from cpsae.stages.convert import convert as convert
     from cpsae.stages.export import export as export
     from cpsae.stages.features import features_of as features_of
     from cpsae.stages.features import load_model as load_model

@@ -84,6 +84,10 @@ class ExportError(CpsaeError):
     """An autoencoder that a format has no place for, or a folder that cannot take it."""
 
 
+class SourceError(CpsaeError):
+    """Something of another program's that cannot be read, or that there is no place for here."""
+
+
 class GroupError(CpsaeError):
     """A process of several that train together which did not come, is gone, or does not answer."""
 

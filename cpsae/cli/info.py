@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cpsae.store import Manifest, Store
     from cpsae.store.bucket import Bucket
     from cpsae.store.layout import HookRecord
+    from cpsae.training.recorded import Recorded
 
 _LISTED = 5
 
@@ -157,25 +158,35 @@ def _last_step(metrics: Path) -> int:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    from cpsae.errors import RunError
     from cpsae.training.at_step import steps_at_hand
+    from cpsae.training.recorded import Recorded
     from cpsae.training.run_folder import RunFolder
 
     run = RunFolder(path)
     config = run.read_config()
-    try:
-        schedule = config["facts"]["schedule"] if "facts" in config else config["schedule"]
-        content: dict[str, Any] = {
-            "kind": "run",
-            "complete": run.complete,
-            "preset": config["preset"],
-            "store": config["store"]["path"],
-            "steps": schedule["steps"],
-            "last_step": _last_step(run.metrics),
-        }
+    known = Recorded.of(config, path)
+    content: dict[str, Any] = {"kind": "run", "complete": run.complete, "preset": known.preset}
+    content["store"] = known.store_path or ""
+    if known.source is None:
+        content |= {"steps": known.steps, "last_step": _last_step(run.metrics)}
         content["steps_at_hand"] = steps_at_hand(run)
         if "facts" in config:
             content["skipped_share"] = config["facts"]["skipped_share"]
-    except (KeyError, TypeError):
-        raise RunError(f"{path}: is no run; its config.json is not of `cpsae fit`") from None
+    else:
+        content |= _converted(known)
     return content | (run.read_summary() if run.complete else {})
+
+
+def _converted(known: "Recorded") -> dict[str, Any]:
+    """What another program trained: where it is from."""
+    source = known.source or {}
+    origin = source.get("origin") or {}
+    place = "" if origin.get("layer") is None else f"layer {origin['layer']}, {origin['point']}"
+    return {
+        "converted_from": f"{source.get('path')} ({known.preset}, {source.get('what')})",
+        "sae_kind": known.kind,
+        "model": origin.get("model") or "",
+        "place": place or origin.get("place") or "",
+        "d": known.d,
+        "n_latents": known.n,
+    }

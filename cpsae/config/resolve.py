@@ -165,6 +165,12 @@ def read_run_config(path: Path) -> dict[str, Any] | None:
     if not (isinstance(content, dict) and {"settings", "store", "preset"} <= content.keys()):
         return None
     store = content["store"]
+    if "source" in content:
+        raise SettingsError(
+            f"{RECIPE} {path}: is of a converted run, which no settings of ours made; to go on "
+            "from it give its folder as --init",
+            from_file=True,
+        )
     if not isinstance(store, dict) or not {"path", "identity"} <= store.keys():
         raise SettingsError(
             f'{RECIPE} {path}: its "store" does not name a store; restore the file from a copy',

@@ -1,7 +1,7 @@
 """The folder that dictionary_learning's `utils.load_dictionary` reads: ae.pt and config.json.
 
 ae.pt is a pickle, the only format that library reads: we write one, of tensors alone, and read
-none.
+none. `dictionary_learning_reader` reads such a folder whose tensors are in ae.safetensors.
 """
 
 from typing import Any
@@ -15,6 +15,7 @@ from cpsae.interop.origin import Origin
 from cpsae.sae.autoencoder import SparseAutoencoder
 
 TARGET = "dictionary_learning"
+PICKLE, SAFE, CONFIG = "ae.pt", "ae.safetensors", "config.json"
 CLASSES = {
     "relu": ("AutoEncoder", "StandardTrainer"),
     "topk": ("AutoEncoderTopK", "TopKTrainer"),
@@ -32,8 +33,8 @@ def export(sae: SparseAutoencoder, origin: Origin) -> Files:
     refuse_form(folded, TARGET, CLASSES, "take --to sae-lens or safetensors")
     return Files(
         contents={
-            "ae.pt": saved_by_torch(_tensors(folded)),
-            "config.json": as_json_bytes(_config(folded, origin)),
+            PICKLE: saved_by_torch(_tensors(folded)),
+            CONFIG: as_json_bytes(_config(folded, origin)),
         },
         what=CLASSES[folded.form][0],
         d=folded.d,

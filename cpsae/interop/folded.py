@@ -17,6 +17,12 @@ from cpsae.sae.autoencoder import SparseAutoencoder
 from cpsae.sae.form import Form, FormName
 from cpsae.sae.normalization import PER_ROW, SCALED
 
+_IN_UNITS = (
+    *("b_enc", "b_gate", "b_mag", "b_dec"),
+    *("threshold", "first_threshold", "temperature"),
+)
+"""Of tensors and numbers, those in the units of x."""
+
 
 @dataclass(frozen=True)
 class Folded:
@@ -48,7 +54,43 @@ class Folded:
     def taking_centred(self) -> "Folded":
         """The same function for a program that encodes x - b_dec: biases on W_enc x give back what
         that takes away."""
-        shift = self.tensors["W_enc"].double().T @ self.tensors["b_dec"].double()
+        return self._shifted(1.0)
+
+    def taking_raw(self) -> "Folded":
+        """The inverse, of a program's own weights: they encode x - b_dec, these x."""
+        return self._shifted(-1.0)
+
+    def times(self, factor: float) -> "Folded":
+        """The function of rows that are `factor` times as long."""
+        tensors = {
+            name: (tensor.double() * factor).float() if name in _IN_UNITS else tensor
+            for name, tensor in self.tensors.items()
+        }
+        numbers = {
+            name: value * factor if name in _IN_UNITS else value
+            for name, value in self.numbers.items()
+        }
+        scale = self.latent_scale * factor
+        return replace(self, tensors=tensors, numbers=numbers, latent_scale=scale)
+
+    def with_unit_rows(self) -> "Folded":
+        """The same function with decoder rows of norm 1: each latent is as many times larger as its
+        row was long. Not for forms whose latents are compared with each other; one threshold for
+        all may become one each. A row of zeros stays."""
+        norms_M = self.tensors["W_dec"].double().norm(dim=1)
+        norms_M = norms_M.where(norms_M > 0, 1.0)
+        changed = {
+            name: self.tensors[name].double() * norms_M
+            for name in ("W_enc", "b_enc", "b_gate", "b_mag", "threshold")
+            if name in self.tensors
+        }
+        changed["W_dec"] = self.tensors["W_dec"].double() / norms_M[:, None]
+        floats = {name: tensor.float() for name, tensor in changed.items()}
+        return replace(self, tensors={**self.tensors, **floats})
+
+    def _shifted(self, sign: float) -> "Folded":
+        """With biases that are larger by `sign` times what W_enc makes of b_dec."""
+        shift = sign * (self.tensors["W_enc"].double().T @ self.tensors["b_dec"].double())
         gain = self.tensors["r_mag"].double().exp() if self.form == "gated" else 1.0
         gains = {"b_enc": 1.0, "b_gate": 1.0, "b_mag": gain}
         moved = {

@@ -1,12 +1,14 @@
 """Where the rows of a run are from, as its config.json says, for other programs' metadata."""
 
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import PurePath
 from typing import Any
 
 import cpsae
+from cpsae.config.extraction import POINTS
 from cpsae.errors import ExportError
 
 
@@ -34,6 +36,8 @@ class Origin:
     """Of raw rows."""
     is_local: bool = False
     """Whether the model lay on that machine."""
+    place: str | None = None
+    """The hook in the words of who published it, where it is none of our points."""
 
     @classmethod
     def of_run(
@@ -41,6 +45,8 @@ class Origin:
     ) -> "Origin":
         """config: a run's config.json; model: the model's name, where the target knows it by
         another one."""
+        if "source" in config:
+            return cls.of_converted(config, model)
         store = _group(config, "store")
         manifest = _group(store, "manifest")
         hook, contexts = _group(manifest, "hook"), _group(manifest, "contexts")
@@ -65,10 +71,39 @@ class Origin:
             is_local=model is None and _is_path(language_model.get("id")),
         )
 
+    @classmethod
+    def of_converted(cls, config: Mapping[str, Any], model: str | None = None) -> "Origin":
+        """Of what another program trained: as was known when it was converted."""
+        told = _group(_group(config, "source"), "origin")
+        known: dict[str, Any] = {field.name: told.get(field.name) for field in fields(cls)}
+        local = model is None and bool(known["is_local"])
+        known |= {"preset": config.get("preset"), "is_local": local}
+        return cls(**{**known, "model": model or known["model"]})
+
+    @classmethod
+    def told(cls, **known: Any) -> "Origin":
+        """Of what another program says of itself: what is not given is not known."""
+        values: dict[str, Any] = dict.fromkeys(field.name for field in fields(cls))
+        for key, value in known.items():  # from a file: of whatever type
+            if key in values and isinstance(value, str | int | float):
+                values[key] = value
+        names = {key: str(values[key]) for key in ("model", "dataset") if values[key]}
+        values |= {key: _last_part(name) for key, name in names.items()}
+        return cls(**{**values, "is_local": _is_path(names.get("model"))})
+
+    def after(self, told: "Origin") -> "Origin":
+        """What `told` knows comes first."""
+        known: dict[str, Any] = {
+            key: value for key, value in vars(told).items() if value is not None
+        }
+        return replace(self, **{**known, "is_local": (told if told.model else self).is_local})
+
     @property
     def hook_name(self) -> str | None:
         """As TransformerLens calls the place: blocks.19.hook_resid_post."""
-        return None if self.layer is None else f"blocks.{self.layer}.hook_{self.point}"
+        if self.layer is None or self.point is None:
+            return self.place
+        return f"blocks.{self.layer}.hook_{self.point}"
 
     def as_json(self) -> dict[str, Any]:
         """What of it no other program has a key for."""
@@ -90,6 +125,16 @@ class Origin:
                 f"the run's store names no {'model' if self.model is None else 'layer'}: {target} "
                 "runs the language model itself, so it has no use for this run; take another --to"
             )
+
+
+def place_of(hook_name: object) -> dict[str, Any]:
+    """Layer, point and place, as TransformerLens' name of a hook says them; `place` alone where it
+    is no name of one of our points."""
+    found = re.fullmatch(r"blocks\.(\d+)\.hook_(\w+)", str(hook_name))
+    if found and found[2] in POINTS:
+        return {"layer": int(found[1]), "point": found[2]}
+    place = hook_name if isinstance(hook_name, str) else None
+    return {"layer": None, "point": None, "place": place}
 
 
 def _group(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:

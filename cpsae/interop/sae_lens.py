@@ -1,4 +1,4 @@
-"""The folder that SAELens loads: cfg.json and sae_weights.safetensors."""
+"""The folder that SAELens loads: cfg.json and sae_weights.safetensors; sae_lens_reader reads it."""
 
 from typing import Any
 
@@ -7,6 +7,8 @@ from cpsae.interop.exported import Files, as_json_bytes
 from cpsae.interop.folded import Folded, as_bytes, fold, layer_norm_scale
 from cpsae.interop.origin import Origin
 from cpsae.sae.autoencoder import SparseAutoencoder
+
+FILES = (("cfg.json", "sae_weights.safetensors"),)
 
 FORMAT_OF = "6.54.0"
 """The release of SAELens whose format this is. From 6.0 on metadata is nested; where no version of
@@ -47,8 +49,8 @@ def export(sae: SparseAutoencoder, origin: Origin) -> Files:
         )
     return Files(
         contents={
-            "cfg.json": as_json_bytes(_cfg(folded, origin)),
-            "sae_weights.safetensors": as_bytes(folded.tensors),
+            FILES[0][0]: as_json_bytes(_cfg(folded, origin)),
+            FILES[0][1]: as_bytes(folded.tensors),
         },
         what=ARCHITECTURES[folded.form],
         d=folded.d,

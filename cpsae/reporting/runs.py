@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 SEEDS = ("seed", "order_seed")
+SOURCE = "source"
+"""Beside the settings of a converted run: which file it was, as nothing else may tell it from
+another one."""
 _SEED_IN_NAME = re.compile(r"\b(order_)?seed=[^,]*")
 
 
@@ -21,16 +24,20 @@ class Run:
     settings: dict[str, Any]
     """Dotted keys, without those that only say how a machine makes the run."""
     n: int
-    steps: int
-    trained_on: str
-    """The identity of a store."""
-    measured_on: str
+    steps: int | None
+    """None of what another program trained."""
+    trained_on: str | None
+    """The identity of a store; None of what another program trained."""
+    measured_on: str | None
+    """The same; None where it was not measured."""
     has_model: bool = True
     """Whether its store names the language model that its rows are of."""
     state: str = "finished"
     """`finished`, `unfinished` or `diverged`."""
     figures: dict[str, Any] = field(default_factory=dict)
     """What summary.json and evaluation.json hold, intervals too; nothing unless it is finished."""
+    d: int | None = None
+    """Width of a row."""
 
     @property
     def finished(self) -> bool:

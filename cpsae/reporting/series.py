@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cpsae.reporting.runs import SEEDS, Group
+from cpsae.reporting.runs import SEEDS, SOURCE, Group
 
 _SPARSITY = ("k", "l1", "target_l0")
 """The settings with which kinds choose L0."""
@@ -37,10 +37,11 @@ def series_of(groups: Sequence[Group]) -> list[Series]:
 def _shared(group: Group) -> dict[str, str]:
     """What all points of a line have in common, as text."""
     run = group.first
-    settings = {"n": run.n, "steps": run.steps, **run.settings}
-    left_out = {*_SPARSITY, *SEEDS, "n_latents"}
+    settings = {"n": run.n, "steps": run.steps or "", **run.settings}
+    left_out = {*_SPARSITY, *SEEDS, "n_latents", SOURCE}
     shared = {key: f"{value}" for key, value in sorted(settings.items()) if key not in left_out}
-    return {**shared, "store": run.trained_on[:8], "measured on": run.measured_on[:8]}
+    stores = {"store": run.trained_on or "", "measured on": run.measured_on or ""}
+    return {**shared, **{key: identity[:8] for key, identity in stores.items()}}
 
 
 def _differences(own: dict[str, str], beside: Sequence[dict[str, str]]) -> list[str]:

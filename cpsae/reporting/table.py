@@ -20,6 +20,7 @@ FIGURES = (
 """Columns, by their names in summary.json and evaluation.json."""
 _ALWAYS = ("l0", "explained_variance", "ce_loss_score", "kl_score")
 """Columns that are there also where no run has them: what is missing is to be seen."""
+_UNKNOWN = "unknown"
 
 
 def table(
@@ -36,11 +37,15 @@ def table(
         run = group.first
         texts = [cell(group.spread(name), len(group.runs) > 1) for name in figures]
         count = [f"{len(group.runs)}"] if seeds else []
-        rows.append([group.name, run.method, *count, f"{run.n:,}", f"{run.steps:,}", *texts])
+        rows.append([group.name, run.method, *count, *_size(run), *texts])
     for name, run in unfinished:
         row = [f"{name} ({run.state})", run.method, *([""] if seeds else [])]
-        rows.append([*row, f"{run.n:,}", f"{run.steps:,}", *([""] * len(figures))])
+        rows.append([*row, *_size(run), *([""] * len(figures))])
     return headings, rows
+
+
+def _size(run: Run) -> list[str]:
+    return [f"{run.n:,}", "" if run.steps is None else f"{run.steps:,}"]
 
 
 def cell(spread: Spread | None, several: bool) -> str:
@@ -58,14 +63,19 @@ def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
+def _short(identity: str | None) -> str:
+    return _UNKNOWN if identity is None else identity[:8]
+
+
 def hindrances(runs: Sequence[Run]) -> str | None:
     """In what finished runs differ that makes their figures no fair comparison, in one line."""
     aspects = {
+        "d": [f"{run.d:,}" for run in runs if run.d],
         "n": [f"{run.n:,}" for run in runs],
-        "steps": [f"{run.steps:,}" for run in runs],
+        "steps": [_UNKNOWN if run.steps is None else f"{run.steps:,}" for run in runs],
         "training rows": [f"{rows:,.0f}" for run in runs if (rows := run.value("rows"))],
-        "the store trained on": [run.trained_on[:8] for run in runs],
-        "the store measured on": [run.measured_on[:8] for run in runs],
+        "the store trained on": [_short(run.trained_on) for run in runs],
+        "the store measured on": [_short(run.measured_on) for run in runs if run.measured_on],
         "rows measured": [f"{rows:,.0f}" for run in runs if (rows := run.value("evaluation_rows"))],
     }
     told = []

@@ -3,7 +3,7 @@
 Nothing here unpickles: a run folder from a stranger can be opened.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,14 +74,16 @@ class SavedAutoencoder:
 def write_autoencoder(
     folder: Path, weights: dict[str, Tensor], description: dict[str, Any]
 ) -> None:
-    """Write both files, each whole or not at all.
-
-    Weights are written as float32 and without metadata, whose keys safetensors orders at random:
-    equal weights give equal bytes.
-    """
-    tensors = {name: t.detach().to("cpu").float().contiguous() for name, t in weights.items()}
-    write_atomic(folder / WEIGHTS, safetensors.torch.save(tensors))
+    """Write both files, each whole or not at all."""
+    write_atomic(folder / WEIGHTS, weights_bytes(weights))
     write_object(folder / DESCRIPTION, description)
+
+
+def weights_bytes(weights: Mapping[str, Tensor]) -> bytes:
+    """sae.safetensors: float32 and without metadata, whose keys safetensors orders at random: equal
+    weights give equal bytes."""
+    tensors = {name: t.detach().to("cpu").float().contiguous() for name, t in weights.items()}
+    return safetensors.torch.save(tensors)
 
 
 def read_autoencoder(folder: Path) -> SavedAutoencoder:

@@ -20,6 +20,7 @@ from cpsae.stages.load import load
 from cpsae.store import Store, open_store
 from cpsae.store.bound import norm_bound
 from cpsae.tensors import TORCH_DTYPES
+from cpsae.training.recorded import Recorded
 from cpsae.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _evaluated(
     opened: dict[Path, Store] = {}
     by_store: dict[str, list[_Asked]] = {}
     for folder in folders:
-        asked = _asked(folder, store, opened)
+        asked = _asked(folder, store, opened, how.on_event)
         by_store.setdefault(str(asked.store.path), []).append(asked)
     for runs in by_store.values():
         through = None
@@ -179,23 +180,28 @@ def _evaluated(
                 yield asked.folder.path, Evaluation(*written, result.metrics)
 
 
-def _asked(folder: RunFolder, store: str | Path | None, opened: dict[Path, Store]) -> _Asked:
+def _asked(
+    folder: RunFolder, store: str | Path | None, opened: dict[Path, Store], on_event: OnEvent
+) -> _Asked:
     config = folder.read_config()
-    try:
-        path, identity = config["store"]["path"], config["store"]["identity"]
-        max_norm = config["settings"]["max_norm"]
-    except (KeyError, TypeError):
+    known = Recorded.of(config, folder.path)
+    path = store or known.store_path
+    if path is None:
         raise RunError(
-            f"{folder.config}: names no store; restore it from a copy, or fit the run again"
-        ) from None
+            f"{folder.path}: was converted, and is of no store; name one of its model and layer "
+            "with --store"
+        )
     if store is None and not Path(path).is_dir():
         raise StoreError(f"{path}: the run's store is not there any more; name it with --store")
-    place = Path(store or path)
+    place = Path(path)
     if place not in opened:
         opened[place] = open_store(place, allow_partial=True)
     if store is None:
-        refuse_other_store(opened[place], identity)
-    return _Asked(folder, opened[place], _bound(folder, config, opened[place], identity, max_norm))
+        refuse_other_store(opened[place], known.store_identity)
+    other = known.other_place(opened[place].manifest)
+    if other is not None:
+        on_event(Note(f"{folder.path}: {other}", "warning"))
+    return _Asked(folder, opened[place], _bound(folder, config, opened[place], known))
 
 
 def _choice(
@@ -285,9 +291,7 @@ def _joined(result: HeldOutResult, through: "ThroughModelResult") -> HeldOutResu
     )
 
 
-def _bound(
-    run: RunFolder, config: dict[str, Any], store: Store, identity: str, max_norm: float
-) -> float:
-    if store.identity == identity and "facts" in config:
+def _bound(run: RunFolder, config: dict[str, Any], store: Store, known: Recorded) -> float:
+    if store.identity == known.store_identity and "facts" in config:
         return run.facts().norm_bound
-    return float(norm_bound(store.training, max_norm))
+    return float(norm_bound(store.training, known.max_norm))

@@ -4,13 +4,13 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from cpsae.config.resolve import flatten
 from cpsae.durable import is_aside, local_folder
 from cpsae.errors import RunError
 from cpsae.json_files import parse_object, read_object
-from cpsae.reporting.runs import Run
-from cpsae.training.recipes import known_to_0_1, with_newer
+from cpsae.reporting.runs import SOURCE, Run
+from cpsae.training.recorded import Recorded
 from cpsae.training.run_folder import SWEEP, RunFolder
 from cpsae.training.sweep import OF_THE_MACHINE
 
@@ -71,28 +71,27 @@ def _is_of_a_fit(config: Path) -> bool:
 def read_run(path: Path) -> Run:
     """What the files of a run say. Raises RunError where they are damaged."""
     folder = RunFolder(path)
-    config = folder.read_config()
-    try:
-        facts = "facts" in config
-        asked = config["settings"]
-        settings = flatten(with_newer(asked if facts else known_to_0_1(asked)))
-        schedule = config["facts"]["schedule"] if facts else config["schedule"]
-        store = config["store"]
-        run = Run(
-            path=folder.path,
-            preset=str(config["preset"]),
-            kind=str(settings["kind"]),
-            settings={k: v for k, v in settings.items() if k not in (*OF_THE_MACHINE, "steps")},
-            n=int(settings["n_latents"] or store["manifest"]["d"]),
-            steps=int(schedule["steps"]),
-            trained_on=str(store["identity"]),
-            measured_on=str(store["identity"]),
-            has_model=store["manifest"].get("model") is not None,
-            state="finished" if folder.complete else _unfinished(folder.path),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise RunError(f"{path}: is no run; its config.json is not of `cpsae fit`") from None
+    known = Recorded.of(folder.read_config(), path)
+    run = Run(
+        path=folder.path,
+        preset=known.preset,
+        kind=known.kind,
+        settings=_settings(known),
+        d=known.d,
+        n=known.n,
+        steps=known.steps,
+        trained_on=None if known.source else known.store_identity,
+        measured_on=known.store_identity,
+        has_model=known.has_model,
+        state="finished" if folder.complete else _unfinished(folder.path),
+    )
     return _measured(run, folder) if run.finished else run
+
+
+def _settings(known: Recorded) -> dict[str, Any]:
+    if known.source is not None:
+        return {**known.settings, SOURCE: known.source["files"][-1]["sha256"][:8]}
+    return {k: v for k, v in known.settings.items() if k not in (*OF_THE_MACHINE, "steps")}
 
 
 def _measured(run: Run, folder: RunFolder) -> Run:
@@ -100,7 +99,7 @@ def _measured(run: Run, folder: RunFolder) -> Run:
     figures = folder.read_summary()
     if folder.evaluation.exists():
         figures |= read_object(folder.evaluation, RunError, f"`cpsae evaluate {run.path}` mends it")
-    measured_on = str(figures.get("store_identity", run.trained_on))
+    measured_on = figures.get("store_identity", run.measured_on)
     figures = {name: value for name, value in figures.items() if name not in _NO_FIGURES}
     return Run(**{**vars(run), "measured_on": measured_on, "figures": figures})
 

@@ -25,6 +25,8 @@ def load_at(run: RunFolder, step: int, device: torch.device | str) -> SparseAuto
     """The autoencoder after update `step`, in eval mode. Raises RunError where that step is not at
     hand, or its files are broken."""
     config = run.read_config()
+    if run.converted:
+        raise RunError(f"{run.path}: was converted, so it has no steps; leave the step out")
     if run.kept(step).complete:
         return load(run.kept(step).path, device)
     if step in run.finished_steps():

@@ -62,10 +62,21 @@ class RunFolder:
     def finished_steps(self) -> list[int]:
         """The steps at which it was finished, the first first."""
         kept = [step_of(path.parent) for path in self.finished.glob("step-*/summary.json")]
-        return sorted({*kept, *([int(self.read_summary()["steps"])] if self.complete else [])})
+        last = self.read_summary().get("steps") if self.complete else None  # converted: it has none
+        return sorted({*kept, *([] if last is None else [int(last)])})
+
+    @property
+    def converted(self) -> bool:
+        """Whether it holds what another program trained, which no fit can continue."""
+        return self.started and "source" in self.read_config()
 
     def refuse_foreign(self) -> None:
-        """Raises RunError where something else than a run is at this path."""
+        """Raises RunError where something else than a run of a fit is at this path."""
+        if self.converted:
+            raise RunError(
+                f"{self.path}: was converted from another program's; to go on from it give it as "
+                "--init, with another --out"
+            )
         if self.started or not self.path.exists():
             return
         if not self.path.is_dir() or not all(map(is_leftover, self.path.iterdir())):
