@@ -31,6 +31,12 @@ def parse_object(content: bytes) -> dict[str, Any]:
     return value
 
 
+def object_at(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The object at a key, empty where there is none: for files that older releases wrote."""
+    found = values.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
 def write_object(path: Path, content: Mapping[str, Any]) -> None:
     """Indented JSON, keys sorted, committed atomically: equal contents give equal bytes.
 

@@ -33,6 +33,8 @@ OPTIONS = [
     Option("--seed", "seed", "N", "Seed of the initial weights.", "0"),
     Option("--device", "device", "DEVICE", "auto, cpu, cuda or cuda:I.", "auto"),
 ]
+_AS_GIVEN = ("out", "stretch", "allow_partial", "follow", "track", "track_project")
+"""Options that mean to the stage what they mean here."""
 SHOWN = ("explained_variance", "cosine", "l0", "l0_eff", "dead", "mse", "skipped_rows")
 
 
@@ -68,6 +70,13 @@ SHOWN = ("explained_variance", "cosine", "l0", "l0_eff", "dead", "mse", "skipped
 @click.option(
     "--follow", is_flag=True, help="Take a store that is still being extracted: wait for its rows."
 )
+@click.option(
+    "--track",
+    multiple=True,
+    metavar="TRACKER",
+    help="Show the run in trackio, wandb or tensorboard; repeatable, or joined by commas.",
+)
+@click.option("--track-project", metavar="NAME", help="Project of the tracker.  [default: cpsae]")
 @click.option("--print-config", is_flag=True, help="Print every setting, where it is from; stop.")
 @output_options
 def command(
@@ -76,11 +85,7 @@ def command(
     assignments: tuple[str, ...],
     axes: tuple[str, ...],
     recipe: str | None,
-    out: str | None,
     resume: bool,
-    stretch: bool,
-    allow_partial: bool,
-    follow: bool,
     print_config: bool,
     **values: Any,
 ) -> None:
@@ -90,6 +95,7 @@ def command(
     the weights that an uninterrupted run has. With more --steps, a finished run that --out names
     goes on, where it then ends like a run of that length.
     """
+    passed = {key: values.pop(key) for key in _AS_GIVEN}
     with terminal_of(values) as terminal:
         from cpsae.workers import Worker
 
@@ -111,12 +117,9 @@ def command(
         from cpsae.stages.sweep import sweep
 
         run: dict[str, Any] = {
-            "out": out,
+            **passed,
             "preset": name,
             "fresh": not resume,
-            "allow_partial": allow_partial,
-            "follow": follow,
-            "stretch": stretch,
             "store_identity": None if store else repeated.get("identity"),
             "on_event": terminal.on_event,
         }

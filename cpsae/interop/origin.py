@@ -4,12 +4,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import PurePath
 from typing import Any
 
 import cpsae
 from cpsae.config.extraction import POINTS
 from cpsae.errors import ExportError
+from cpsae.hub_names import is_path, last_part
+from cpsae.json_files import object_at
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,13 @@ class Origin:
         another one."""
         if "source" in config:
             return cls.of_converted(config, model)
-        store = _group(config, "store")
-        manifest = _group(store, "manifest")
-        hook, contexts = _group(manifest, "hook"), _group(manifest, "contexts")
-        language_model, dataset = _group(manifest, "model"), _group(manifest, "dataset")
-        tokenizer = _group(manifest, "tokenizer")
+        store = object_at(config, "store")
+        manifest = object_at(store, "manifest")
+        hook, contexts = object_at(manifest, "hook"), object_at(manifest, "contexts")
+        language_model, dataset = object_at(manifest, "model"), object_at(manifest, "dataset")
+        tokenizer = object_at(manifest, "tokenizer")
         return cls(
-            model=model or _last_part(language_model.get("id")),
+            model=model or last_part(language_model.get("id")),
             model_revision=language_model.get("revision"),
             model_dtype=language_model.get("dtype"),
             layer=hook.get("layer"),
@@ -61,20 +62,20 @@ class Origin:
             context_size=contexts.get("tokens"),
             first_position=contexts.get("first_position"),
             prepend_bos=tokenizer.get("bos") is not None if tokenizer else None,
-            dataset=_last_part(dataset.get("id")),
+            dataset=last_part(dataset.get("id")),
             dataset_revision=dataset.get("revision"),
             dataset_split=dataset.get("split"),
             store_identity=store.get("identity"),
             preset=config.get("preset"),
             step=step,
             median_norm=_median_norm(config),
-            is_local=model is None and _is_path(language_model.get("id")),
+            is_local=model is None and is_path(language_model.get("id")),
         )
 
     @classmethod
     def of_converted(cls, config: Mapping[str, Any], model: str | None = None) -> "Origin":
         """Of what another program trained: as was known when it was converted."""
-        told = _group(_group(config, "source"), "origin")
+        told = object_at(object_at(config, "source"), "origin")
         known: dict[str, Any] = {field.name: told.get(field.name) for field in fields(cls)}
         local = model is None and bool(known["is_local"])
         known |= {"preset": config.get("preset"), "is_local": local}
@@ -88,8 +89,8 @@ class Origin:
             if key in values and isinstance(value, str | int | float):
                 values[key] = value
         names = {key: str(values[key]) for key in ("model", "dataset") if values[key]}
-        values |= {key: _last_part(name) for key, name in names.items()}
-        return cls(**{**values, "is_local": _is_path(names.get("model"))})
+        values |= {key: last_part(name) for key, name in names.items()}
+        return cls(**{**values, "is_local": is_path(names.get("model"))})
 
     def after(self, told: "Origin") -> "Origin":
         """What `told` knows comes first."""
@@ -137,26 +138,9 @@ def place_of(hook_name: object) -> dict[str, Any]:
     return {"layer": None, "point": None, "place": place}
 
 
-def _group(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = values.get(key)
-    return found if isinstance(found, Mapping) else {}
-
-
-def _is_path(name: str | None) -> bool:
-    """Whether this is no name of the hub, which has one slash at most."""
-    if name is None:
-        return False
-    path = PurePath(name)
-    return path.is_absolute() or name[0] in ".~" or len(path.parts) > 2 or path.suffix == ".gguf"
-
-
-def _last_part(name: str | None) -> str | None:
-    return PurePath(name).name if name is not None and _is_path(name) else name
-
-
 def _median_norm(config: Mapping[str, Any]) -> float | None:
     """From the bound of norms, which is `max_norm` times that."""
-    bound, times = _group(config, "facts").get("norm_bound"), _group(config, "settings")
+    bound, times = object_at(config, "facts").get("norm_bound"), object_at(config, "settings")
     try:
         norm = float(bound) / float(times["max_norm"])  # type: ignore[arg-type]
     except (TypeError, ValueError, KeyError, ZeroDivisionError):

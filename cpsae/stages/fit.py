@@ -16,6 +16,7 @@ from cpsae.stages.jobs import Job, check, store_as_first_seen
 from cpsae.stages.opening import open_to_train, refuse_to_follow, stopped_where_it_waits
 from cpsae.stages.runs import train
 from cpsae.store import Store
+from cpsae.tracking.process import Tracking, shown_in, tracking
 from cpsae.training.loop import Stopped
 from cpsae.training.processes import joined
 from cpsae.training.run_folder import RunFolder, run_name
@@ -48,6 +49,8 @@ def fit(
     allow_partial: bool = False,
     follow: bool = False,
     stretch: bool = False,
+    track: str | Sequence[str] = (),
+    track_project: str | None = None,
     store_identity: str | None = None,
     on_event: OnEvent = ignore,
     should_stop: Callable[[], bool] = lambda: False,
@@ -56,7 +59,8 @@ def fit(
     ./runs/<preset>-<8 hex of settings and store identity>). Continues a run that was begun there,
     or with `fresh` renames it aside first; `Stopped` where `should_stop` said so. A finished run
     in `out` is given more steps, where it is then what a run of that length is, or with `stretch`
-    all the same. With `follow` the store may still be growing: rows that are not there yet are
+    all the same. `track` names experiment trackers (cpsae.tracking.TRACKERS) that show the run, in
+    `track_project`. With `follow` the store may still be growing: rows that are not there yet are
     waited for, and the run is the one that the complete store gives.
 
     Started several times by torchrun, the processes share the batches: the first one alone writes
@@ -68,6 +72,7 @@ def fit(
     settings = settings or FitSettings()
     worker = Worker.from_environment()
     refuse_to_follow(worker, follow)
+    shown = tracking(track, track_project) if worker.is_leader else Tracking()
     with joined(worker, settings.device, settings.batch_size) as group:
         heard = on_event if group.is_leader else ignore
         opened = open_to_train(store, allow_partial, follow, should_stop, heard)
@@ -77,15 +82,17 @@ def fit(
         complete = group.told(
             _summary_if_complete(job, opened, fresh, heard) if group.is_leader else None
         )
-        if complete is not None:
-            return FitResult(run.path, complete)
         device = choose_device(settings.device, worker.local_rank)
-        if group.is_leader:
+        if complete is None and group.is_leader:
             opened = _made_ready(job, opened, device, fresh, heard, group.size)
-        trained = train(opened, [job], device, heard, should_stop, group)
-        if isinstance(trained, Stopped):
-            return trained
-        return FitResult(run.path, trained.summaries[job])
+        with shown_in(shown, [run.path], heard) as trackers:
+            if complete is None:
+                trained = train(opened, [job], device, trackers.listen, should_stop, group)
+                if isinstance(trained, Stopped):
+                    return trained
+                complete = trained.summaries[job]
+            trackers.finished = True
+        return FitResult(run.path, complete)
 
 
 def _summary_if_complete(

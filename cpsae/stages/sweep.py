@@ -4,9 +4,11 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from cpsae.device import choose_device
 from cpsae.durable import is_leftover, set_aside, writer_lock
@@ -20,6 +22,7 @@ from cpsae.stages.jobs import Job, check, store_as_first_seen
 from cpsae.stages.opening import open_to_train, refuse_to_follow, stopped_where_it_waits
 from cpsae.stages.runs import Trained, train
 from cpsae.store import Store
+from cpsae.tracking.process import Tracking, shown_in, tracking
 from cpsae.training.loop import Stopped
 from cpsae.training.processes import joined
 from cpsae.training.run_folder import SWEEP, RunFolder, run_name
@@ -58,6 +61,8 @@ def sweep(
     allow_partial: bool = False,
     follow: bool = False,
     stretch: bool = False,
+    track: str | Sequence[str] = (),
+    track_project: str | None = None,
     store_identity: str | None = None,
     on_event: OnEvent = ignore,
     should_stop: Callable[[], bool] = lambda: False,
@@ -65,13 +70,15 @@ def sweep(
     """Train every member in its folder in `out` (by default ./runs/sweep-<8 hex>), each exactly as
     a fit of its own would, reading the store once for all. Continues what was begun there and
     leaves alone what is complete, or with `fresh` renames the whole folder aside first; more steps,
-    `follow` and `stretch` as in `fit`, for all members; so are several processes.
+    `follow`, `stretch` and `track` as in `fit`, for all members, each of which is a run of its own
+    in the tracker, in a group; so are several processes.
 
     Raises a CpsaeError as `fit` does; NonFiniteError, once the others are done, where a run
     diverged.
     """
     worker, first = Worker.from_environment(), members[0].settings
     refuse_to_follow(worker, follow)
+    shown = tracking(track, track_project) if worker.is_leader else Tracking()
     with joined(worker, first.device, first.batch_size) as group:
         heard = on_event if group.is_leader else ignore
         opened = open_to_train(store, allow_partial, follow, should_stop, heard)
@@ -80,19 +87,19 @@ def sweep(
         jobs = [Job(RunFolder(folder / m.folder), m.settings, preset, stretch) for m in members]
         found = _unfinished(folder, jobs, opened, fresh, heard) if group.is_leader else None
         to_do = [jobs[number] for number in group.told(found)]
-        trained: Trained | Stopped = Trained({})
-        if to_do:
-            device = choose_device(first.device, worker.local_rank)
-            with ExitStack() as stack:
-                if group.is_leader:
-                    opened = store_as_first_seen(jobs, opened)
-                    for job in to_do:
-                        if not job.run.started:
-                            check(job, opened, device, group.size)
-                    stack.enter_context(writer_lock(folder, "sweep", heard))
-                trained = train(opened, to_do, device, heard, should_stop, group)
-        if isinstance(trained, Stopped):
-            return trained
+        runs = [job.run.path for job in jobs]
+        with shown_in(replace(shown, group=folder.name), runs, heard) as trackers:
+            trained: Trained | Stopped = Trained({})
+            if to_do:
+                device = choose_device(first.device, worker.local_rank)
+                with ExitStack() as stack:
+                    if group.is_leader:
+                        opened = _made_ready(jobs, to_do, opened, device, group.size)
+                        stack.enter_context(writer_lock(folder, "sweep", heard))
+                    trained = train(opened, to_do, device, trackers.listen, should_stop, group)
+            if isinstance(trained, Stopped):
+                return trained
+            trackers.finished = True
         heard(Note(f"{folder} is complete"))
         return _result(folder, members, jobs, trained, group)
 
@@ -115,6 +122,17 @@ def _unfinished(
         if longer is not None or not job.run.complete:
             found.append(number)
     return found
+
+
+def _made_ready(
+    jobs: Sequence[Job], to_do: Sequence[Job], store: Store, device: torch.device, processes: int
+) -> Store:
+    """The store as the runs see it, once nothing is in their way."""
+    store = store_as_first_seen(jobs, store)
+    for job in to_do:
+        if not job.run.started:
+            check(job, store, device, processes)
+    return store
 
 
 def _result(

@@ -51,12 +51,13 @@ def same_weights(one, other):
 
 
 def test_the_first_alone_speaks_and_writes(fit, tmp_path) -> None:
-    first, second = ended(fit("--json", "--out", "run"))
+    first, second = ended(fit("--json", "--out", "run", "--track", "tensorboard"))
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert json.loads(first.stdout)["steps"] == SHORT and "run folder: run" in first.stderr
     assert (second.stdout, second.stderr) == ("", "")
     assert (tmp_path / "at-0/run/summary.json").exists()
     assert list((tmp_path / "at-1").iterdir()) == []
+    assert len(list((tmp_path / "at-0/run/tensorboard").iterdir())) == 1
     again = ended(fit("--json", "--out", "run"))
     assert codes(again) == [0, 0]
     assert "run is complete" in again[0].stderr and again[1].stderr == again[1].stdout == ""
