@@ -28,7 +28,7 @@ LAYERS = [
         "tensors",
         "tensor_files",
         "json_files",
-        "hub_names",
+        "hub",
         "held_out",
         "file_content",
         "origins",

@@ -4,14 +4,20 @@ from typing import Any
 
 import click
 
-from cpsae.cli.options import output_options, terminal_of
+from cpsae.cli.options import output_options, terminal_of, usage_errors
 from cpsae.interop import TARGETS
 
 
 @click.command(short_help="Write a run in another program's format.")
 @click.argument("run", metavar="RUN")
 @click.option("--to", required=True, type=click.Choice(list(TARGETS)), help="The format.")
-@click.option("--out", required=True, metavar="DIR", help="A folder that is not there, or empty.")
+@click.option("--out", metavar="DIR", help="A folder that is not there, or empty.")
+@click.option(
+    "--push",
+    metavar="ORG/NAME[/FOLDER]",
+    help="Upload it to the Hugging Face hub, as whom `hf auth login` or HF_TOKEN say.",
+)
+@click.option("--private", is_flag=True, help="Make the repository on the hub a private one.")
 @click.option(
     "--step",
     type=click.IntRange(1),
@@ -24,11 +30,10 @@ from cpsae.interop import TARGETS
     help="What that program calls the language model; by default its name in the store.",
 )
 @output_options
-def command(
-    run: str, to: str, out: str, step: int | None, model: str | None, **values: Any
-) -> None:
-    """Write the autoencoder of RUN into the folder DIR, as another program loads it: it takes raw
-    activations and gives raw reconstructions there.
+def command(run: str, to: str, **values: Any) -> None:
+    """Write the autoencoder of RUN into the folder DIR, as another program loads it, with a
+    README.md on what it is and what it is worth; or upload it to the Hugging Face hub; or both. It
+    takes raw activations and gives raw reconstructions there.
 
     \b
     sae-lens             cfg.json, sae_weights.safetensors
@@ -42,10 +47,14 @@ def command(
     with terminal_of(values) as terminal:
         from cpsae.stages.export import export
 
-        done = export(run, to, out, step=step, model=model)
+        with usage_errors():
+            done = export(run, to, **values)
         for note in done.files.notes:
             terminal.note(note)
         content = done.as_json()
         if not terminal.result(content):
             shown = ("what", "d_in", "n_latents", "latent_scale", "load")
-            terminal.table(f"{out} ({to})", [(name, content[name]) for name in shown])
+            rows = [(name, content[name]) for name in shown]
+            terminal.table(f"{done.path or values['push']} ({to})", rows)
+            if done.pushed:
+                terminal.print(f"pushed to {done.pushed}")

@@ -9,6 +9,7 @@ from cpsae.corpus.corpus import Corpus
 from cpsae.corpus.dataset_splits import DEFAULT, choose_split
 from cpsae.corpus.document import Document, is_blank
 from cpsae.errors import CorpusError, causes
+from cpsae.hub import quiet
 
 _LONGEST_REASON = 200
 _OR_LOCAL = "or give a local file or folder"
@@ -165,22 +166,14 @@ def _load(corpus: Corpus, split: str) -> Any:
 def _quiet() -> Iterator[None]:
     """Mute the bars and the retry log of the hub's client within: an error says it in one line."""
     import datasets
-    from huggingface_hub import utils
 
-    hub: Any = utils  # it re-exports these without saying so, which mypy refuses
-
-    verbosity, log = hub.logging.get_verbosity(), datasets.logging.get_verbosity()
-    hub_bars, bars = not hub.are_progress_bars_disabled(), not datasets.are_progress_bars_disabled()
-    hub.logging.set_verbosity(hub.logging.ERROR)
+    log, bars = datasets.logging.get_verbosity(), not datasets.are_progress_bars_disabled()
     datasets.logging.set_verbosity_error()
-    hub.disable_progress_bars()
     datasets.disable_progress_bars()
     try:
-        yield
+        with quiet():
+            yield
     finally:
-        hub.logging.set_verbosity(verbosity)
         datasets.logging.set_verbosity(log)
-        if hub_bars:
-            hub.enable_progress_bars()
         if bars:
             datasets.enable_progress_bars()

@@ -38,6 +38,11 @@ class Files:
     notes: tuple[str, ...] = ()
 
 
+def on_disk(load: str, folder: str) -> str:
+    """`Files.load` where the folder is what the expression `folder` gives."""
+    return load.replace('"{folder}"', folder).replace('"{folder}/', f'{folder} + "/')
+
+
 def as_json_bytes(content: Mapping[str, Any]) -> bytes:
     """Indented JSON, keys sorted."""
     return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()

@@ -9,7 +9,7 @@ from typing import Any
 import cpsae
 from cpsae.config.extraction import POINTS
 from cpsae.errors import ExportError
-from cpsae.hub_names import is_path, last_part
+from cpsae.hub import is_path, last_part
 from cpsae.json_files import object_at
 
 

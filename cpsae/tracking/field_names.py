@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cpsae.hub_names import last_part
+from cpsae.hub import last_part
 from cpsae.json_files import object_at
 
 _NAMES = {

@@ -133,9 +133,13 @@ class RunFolder:
         and what it holds."""
         file, whole = self.evaluation, {**content, "store_identity": store.identity}
         if step is not None:
-            file, whole = self.path / f"evaluation-{step_name(step)}.json", {**whole, "step": step}
+            file, whole = self.evaluation_of(step), {**whole, "step": step}
         write_object(file, whole)
         return file, whole
+
+    def evaluation_of(self, step: int) -> Path:
+        """What was measured after a step."""
+        return self.path / f"evaluation-{step_name(step)}.json"
 
     def refuse_other(self, settings: FitSettings, store: Store) -> None:
         """Raises DifferentSettingsError, listing each, where the run was begun otherwise."""

@@ -40,7 +40,7 @@ def test_a_table(command, place) -> None:
 def test_json_and_notes(command, place) -> None:  # noqa: ARG001
     done = command("export", "paper", "--to", "sae-lens", "--out", "out", "--json")
     content = read_strictly(done.out)
-    assert content["files"] == ["cfg.json", "sae_weights.safetensors"]
+    assert content["files"] == ["README.md", "cfg.json", "sae_weights.safetensors"]
     assert (content["what"], content["path"]) == ("cpsae_softmax", "out")
     epsilon, classes = done.err.splitlines()
     assert epsilon.startswith("normalize=layer: SAELens adds 1e-5 ")
@@ -74,7 +74,10 @@ def test_json_and_notes(command, place) -> None:  # noqa: ARG001
             "normalize=layer: .*unit, sqrt-d and none",
         ),
         (["run", "--to", "onnx", "--out", "o"], 2, "'onnx' is not one of 'sae-lens', "),
-        (["run", "--to", "sae-lens"], 2, "Missing option '--out'"),
+        (["run", "--to", "sae-lens"], 2, "--out: is missing; give a folder to write, or --push"),
+        (["run", "--to", "sae-lens", "--out", "o", "--private"], 2, "--private: .*give --push too"),
+        (["run", "--to", "sae-lens", "--push", "ada"], 2, "--push ada: expected ORG/NAME, or"),
+        (["run", "--to", "sae-lens", "--push", "a/b/../c"], 2, "--push a/b/../c: expected ORG"),
         (["run", "--to", "sae-lens", "--out", "o", "--step", "3"], 1, "has no step 3 to load"),
     ],
 )

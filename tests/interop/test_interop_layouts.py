@@ -55,7 +55,8 @@ def test_a_sae_lens_folder(tmp_path, kind, normalize) -> None:
     default; one scale never left to `expected_average_only_in`, which loading forgets; layer_norm
     alone left to the library; no arguments of the model, which warn at each load."""
     out = exported(tmp_path, "sae-lens", kind, normalize)
-    assert {file.name for file in out.iterdir()} == {"cfg.json", "sae_weights.safetensors"}
+    names = {"cfg.json", "sae_weights.safetensors", "README.md"}
+    assert {file.name for file in out.iterdir()} == names
     cfg, w = cfg_of(out), load_file(out / "sae_weights.safetensors")
     architecture, more = ARCHITECTURES[FORMS[kind]]
     assert (cfg["architecture"], cfg.keys()) == (architecture, COMMON | set(more))
@@ -183,7 +184,8 @@ def test_the_bias_gives_back_what_a_library_takes_away(tmp_path, kind) -> None:
 
 def test_a_sparsify_folder(tmp_path) -> None:
     out = exported(tmp_path, "sparsify", "topk")
-    assert {f.name for f in out.iterdir()} == {"cfg.json", "sae.safetensors", "cpsae.json"}
+    names = {"cfg.json", "sae.safetensors", "cpsae.json", "README.md"}
+    assert {f.name for f in out.iterdir()} == names
     assert json.loads((out / "cpsae.json").read_text())["hook_name"] == "blocks.19.hook_resid_post"
     cfg, w = cfg_of(out), load_file(out / "sae.safetensors")
     assert (cfg["activation"], cfg["k"], cfg["d_in"], cfg["num_latents"]) == ("topk", 5, D, M)

@@ -65,7 +65,11 @@ def test_the_page_names_what_is_in_the_files(tmp_path) -> None:
         cpsae.export(make_run(tmp_path / f"{kind}-run", kind), "safetensors", out)
         tensors |= load_file(out / "autoencoder.safetensors").keys()
         keys |= json.loads((out / "autoencoder.json").read_text()).keys()
-        assert {file.name for file in out.iterdir()} == {plain.WEIGHTS, plain.DESCRIPTION}
+        assert {file.name for file in out.iterdir()} == {
+            plain.WEIGHTS,
+            plain.DESCRIPTION,
+            "README.md",
+        }
     tables = re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE)
     assert set(re.findall(r"`([\w-]+)`", " ".join(tables))) == tensors | keys
 
@@ -80,6 +84,7 @@ def test_decoder_rows_are_of_norm_one_and_enabled_ones_alone(tmp_path) -> None:
 def test_equal_runs_give_equal_bytes(tmp_path) -> None:
     run = make_run(tmp_path / "run", "gated")
     for target in ("safetensors", "sae-lens", "dictionary-learning"):
-        first, second = (cpsae.export(run, target, tmp_path / f"{target}-{i}") for i in (1, 2))
+        first, _ = (cpsae.export(run, target, tmp_path / f"{target}-{i}") for i in (1, 2))
         for name in first.files.contents:
-            assert (first.path / name).read_bytes() == (second.path / name).read_bytes()
+            one, other = (tmp_path / f"{target}-{i}" / name for i in (1, 2))
+            assert one.read_bytes() == other.read_bytes()
