@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from cpsae import __version__
+from cpsae.cli.completing import with_completion
 from cpsae.cli.interrupts import Interrupted, catch_signals
 from cpsae.cli.streams import escape_what_cannot_be_encoded, standard_error, standard_output
 from cpsae.errors import CpsaeError
@@ -25,6 +26,7 @@ _COMMANDS = {
     "verify": ("verify", "Check every chunk of a store."),
     "bench": ("bench", "Time the stages against what they cannot do without."),
     "demo": ("demo", "See both stages work on this machine, in three minutes."),
+    "completion": ("completion", "Print the script for tab completion in a shell."),
 }
 
 
@@ -38,7 +40,7 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = import_module(f"cpsae.cli.{_COMMANDS[cmd_name][0]}").command
-        return command
+        return with_completion(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
