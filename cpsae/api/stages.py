@@ -72,6 +72,8 @@ def fit(
     allow_partial: bool = False,
     follow: bool = False,
     stretch: bool = False,
+    track: str | Sequence[str] = (),
+    track_project: str | None = None,
     store_identity: str | None = None,
     progress: bool = True,
     on_event: OnEvent | None = None,
@@ -91,6 +93,8 @@ def fit(
     allow_partial: bool = False,
     follow: bool = False,
     stretch: bool = False,
+    track: str | Sequence[str] = (),
+    track_project: str | None = None,
     store_identity: str | None = None,
     progress: bool = True,
     on_event: OnEvent | None = None,
@@ -109,6 +113,8 @@ def fit(
     allow_partial: bool = False,
     follow: bool = False,
     stretch: bool = False,
+    track: str | Sequence[str] = (),
+    track_project: str | None = None,
     store_identity: str | None = None,
     progress: bool = True,
     on_event: OnEvent | None = None,
@@ -129,6 +135,8 @@ def fit(
     allow_partial: take a store that is not finished, as far as it is there.
     follow: take a store that is still being extracted, and wait for its rows.
     stretch: give a finished run more steps though it will not be as one of that length.
+    track: experiment trackers to show it in: trackio, wandb, tensorboard.
+    track_project: under which name there.
     store_identity: refuse a store of another identity.
     progress: show bars and notes; False leaves warnings.
     on_event: called with each event of cpsae.events, instead of progress being shown.
@@ -149,6 +157,8 @@ def fit(
             allow_partial=allow_partial,
             follow=follow,
             stretch=stretch,
+            track=track,
+            track_project=track_project,
             store_identity=store_identity,
             on_event=heard,
             should_stop=should_stop,
@@ -167,6 +177,8 @@ def sweep(
     allow_partial: bool = False,
     follow: bool = False,
     stretch: bool = False,
+    track: str | Sequence[str] = (),
+    track_project: str | None = None,
     store_identity: str | None = None,
     progress: bool = True,
     on_event: OnEvent | None = None,
@@ -187,6 +199,8 @@ def sweep(
     allow_partial: bool = False,
     follow: bool = False,
     stretch: bool = False,
+    track: str | Sequence[str] = (),
+    track_project: str | None = None,
     store_identity: str | None = None,
     progress: bool = True,
     on_event: OnEvent | None = None,
@@ -206,6 +220,8 @@ def sweep(
     allow_partial: bool = False,
     follow: bool = False,
     stretch: bool = False,
+    track: str | Sequence[str] = (),
+    track_project: str | None = None,
     store_identity: str | None = None,
     progress: bool = True,
     on_event: OnEvent | None = None,
@@ -234,6 +250,8 @@ def sweep(
             allow_partial=allow_partial,
             follow=follow,
             stretch=stretch,
+            track=track,
+            track_project=track_project,
             store_identity=store_identity,
             on_event=heard,
             should_stop=should_stop,

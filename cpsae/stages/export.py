@@ -101,7 +101,9 @@ def export(
     return Exported(None if out is None else Path(out).expanduser(), to, files, pushed, place)
 
 
-def _place(to: str, out: str | PathLike[str] | None, push: str | None, private: bool) -> HubPlace | None:
+def _place(
+    to: str, out: str | PathLike[str] | None, push: str | None, private: bool
+) -> HubPlace | None:
     """On the hub, once all that can be seen wrong beforehand is not. Raises SettingsError and
     ExportError."""
     if to not in TARGETS:
