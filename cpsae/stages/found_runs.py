@@ -97,9 +97,12 @@ def _settings(known: Recorded) -> dict[str, Any]:
 def _measured(run: Run, folder: RunFolder) -> Run:
     """The run with its figures. evaluation.json is written again by `cpsae evaluate`."""
     figures = folder.read_summary()
+    advice = f"`cpsae evaluate {run.path}` mends it"
     if folder.evaluation.exists():
-        figures |= read_object(folder.evaluation, RunError, f"`cpsae evaluate {run.path}` mends it")
+        figures |= read_object(folder.evaluation, RunError, advice)
     measured_on = figures.get("store_identity", run.measured_on)
+    if not isinstance(measured_on, str | None):
+        raise RunError(f"{folder.evaluation}: store_identity is {measured_on!r}; {advice}")
     figures = {name: value for name, value in figures.items() if name not in _NO_FIGURES}
     return Run(**{**vars(run), "measured_on": measured_on, "figures": figures})
 

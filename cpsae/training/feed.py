@@ -34,6 +34,12 @@ class FeedPosition:
     window: int = 0
     row: int = 0
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no position, as a damaged checkpoint may hold."""
+        for name, value in vars(self).items():
+            if type(value) is not int or value < 0:
+                raise ValueError(f"{name} is {value!r}, expected a whole number")
+
 
 @dataclass(frozen=True)
 class _Window:

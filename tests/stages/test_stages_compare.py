@@ -118,6 +118,13 @@ def heard_of(*paths):
     return [note.text for note in heard]
 
 
+def test_an_evaluation_that_somebody_edited_is_refused(tmp_path):
+    run = write_run(tmp_path / "run", summary={"l0": 20.0})
+    (run / "evaluation.json").write_text('{"store_identity": 0.5}')
+    with pytest.raises(RunError, match=r"store_identity is 0.5; `cpsae evaluate .*` mends it"):
+        compare(run)
+
+
 def test_how_to_get_what_is_not_there(tmp_path):
     for number in range(5):
         write_run(tmp_path / f"r{number}", summary={"l0": 2.0}, model={"id": "m"}, k=number)

@@ -231,3 +231,9 @@ def test_an_iterator_left_open_ends_quietly(store):
         [sys.executable, "-c", program, str(store.path)], capture_output=True, text=True
     )
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("wrong", ({"epoch": -1}, {"window": "0"}, {"row": [1]}, {"row": True}))
+def test_a_position_is_three_whole_numbers(wrong) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        FeedPosition(**wrong)
