@@ -68,6 +68,7 @@ def command(runs: tuple[str, ...], **values: Any) -> None:
             if not terminal.result(result.content):
                 title = f"{runs[0]}{after} (held-out rows)"
                 terminal.table(title, list(_rows(result.content)))
+                terminal.note(f"{result.path} is written")
             return
         each = [{"run": str(path), **result.content} for path, result in found.items()]
         if not terminal.result({"runs": each}):

@@ -1,5 +1,6 @@
 """`cpsae fit`: stage 2."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,6 +153,7 @@ def _show(terminal: "Terminal", result: "FitResult | SweepResult") -> None:
         if not terminal.result({"path": str(result.path), **result.summary}):
             rows = [(key, result.summary[key]) for key in SHOWN]
             terminal.table(f"{result.path} (held-out rows)", rows)
+            terminal.note(f"next: {_next(result.path)}")
         return
     content = {"path": str(result.path), "keys": result.keys, "members": result.members}
     if not terminal.result(content):
@@ -160,6 +162,17 @@ def _show(terminal: "Terminal", result: "FitResult | SweepResult") -> None:
             for m in result.members
         ]
         terminal.grid(f"{result.path} (held-out rows)", ["run", *SHOWN], table)
+        terminal.note(f"next: cpsae compare {shlex.quote(str(result.path))} --out frontier.svg")
+
+
+def _next(run: Path) -> str:
+    """The command that most would give now: the language model's own loss, where there is one."""
+    from cpsae.training.run_folder import RunFolder
+
+    name = shlex.quote(str(run))
+    if RunFolder(run).read_config()["store"]["manifest"].get("model"):
+        return f"cpsae evaluate {name} --model store"
+    return f"cpsae export {name} --to sae-lens --out DIR"
 
 
 def _layers(

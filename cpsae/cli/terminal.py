@@ -21,11 +21,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from cpsae.cli.interrupts import note_progress, raise_if_lost
 from cpsae.cli.streams import standard_error, standard_output
+from cpsae.cli.tables import grids, pairs
 from cpsae.errors import DiskError
 from cpsae.events import Advanced, Event, Finished, Note, Started
 
@@ -55,7 +55,7 @@ class Terminal:
         # no markup, no emoji: paths may hold brackets and colons
         plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
         self.out = Console(file=standard_output(), soft_wrap=True, **plain)
-        if not self.out.is_terminal:
+        if not self.out.file.isatty():  # FORCE_COLOR asks for colours there, not for breaks
             self.out.width = _UNBROKEN
         self.err = Console(file=standard_error(), **plain)
         self._bar: _Bar | None = None
@@ -67,7 +67,7 @@ class Terminal:
             self.note(event.text, event.kind)
         elif isinstance(event, Started):
             self._end_bar()
-            live = self.err.is_terminal and not self.quiet
+            live = self.err.is_interactive and self.err.file.isatty() and not self.quiet
             self._bar = _LiveBar(self.err, event) if live else PlainBar(self, event)
         elif self._bar is not None and isinstance(event, Advanced):
             self._bar.advance(event)
@@ -111,27 +111,23 @@ class Terminal:
 
     def table(self, title: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Names, each with its values, on standard output."""
-        table = Table(title=title, title_justify="left", show_header=False, box=None)
-        for name, *values in rows:
-            table.add_row(Text(name, style=_STYLES["name"]), *(Text(shown(v)) for v in values))
-        self.out.print(table)
+        texts = [(name, *map(shown, values)) for name, *values in rows]
+        self._title(title)
+        self.out.print(pairs(texts, self.out.width, _STYLES["name"]), soft_wrap=False)
 
     def grid(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], names: int = 1
     ) -> None:
         """Several things with the same figures on standard output, one a row; the first columns,
         as many as `names`, are no figures."""
-        table = Table(title=title, title_justify="left", box=None)
-        for number, column in enumerate(columns):
-            table.add_column(
-                column,
-                justify="left" if number < names else "right",
-                header_style="",
-                style="" if number else _STYLES["name"],
-            )
-        for row in rows:
-            table.add_row(*(Text(shown(value)) for value in row))
-        self.out.print(table)
+        texts = [[shown(value) for value in row] for row in rows]
+        width = self.out.width
+        self._title(title)
+        for table in grids(columns, texts, names, width, _STYLES["name"]):
+            self.out.print(table, soft_wrap=False)
+
+    def _title(self, text: str) -> None:
+        self.out.print(Text(text, style="italic"))  # never broken, for it may hold a path
 
     def close(self) -> None:
         """Leave no live bar behind, whatever ended the command, and nothing unwritten."""
@@ -156,6 +152,8 @@ def _finite(content: Any) -> Any:
 
 def shown(value: Any) -> str:
     """A value as people read it."""
+    if value is None:
+        return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

@@ -117,7 +117,7 @@ def test_tables_do_not_break_lines_or_read_markup(capsys) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(True, "yes"), (False, "no"), (1234, "1,234"), (0.12345678, "0.1235"), (None, "None")],
+    [(True, "yes"), (False, "no"), (1234, "1,234"), (0.12345678, "0.1235"), (None, "-")],
 )
 def test_values_as_people_read_them(value, text) -> None:
     assert terminal.shown(value) == text
@@ -289,3 +289,80 @@ def test_a_plain_line_without_a_rate(monkeypatch, capsys) -> None:
     shown.on_event(Started("tokenise", 200, "token"))
     shown.on_event(Advanced(200))
     assert capsys.readouterr().err == "tokenise: 200 of 200 tokens (100%)\n"
+
+
+TABLES = """
+from cpsae.cli.terminal import Terminal
+Terminal().grid("title", ["run", "kind"] + [f"figure_{i}_with_a_name" for i in range(9)],
+    [[f"runs/a/rather/long/path/to/run-{i}", "batchtopk"] + [i + j / 7 for j in range(9)]
+     for i in range(3)], names=2)
+Terminal().table("title", [("saebench/a_metric_with_a_long_name", 0.5, "[0.4567, 0.5678]"),
+    ("path", "/a/path/that/has/no/place/to/break/it/at/and/is/longer/than/sixty/columns"),
+    ("nothing", None)])
+"""
+
+
+def whole_words(columns: int) -> tuple[list[str], str]:
+    """The lines of both tables, and all that they say without blanks and line ends."""
+    code = TABLES.replace("Terminal()", "Terminal(quiet=True)")
+    code = f"import os, sys; sys.stdout = sys.stderr\n{code}"
+    lines = [re.sub(r"\x1b\[[0-9;?]*m", "", x) for x in on_a_terminal(code, columns).splitlines()]
+    return lines, "".join("".join(lines).split())
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_tables_keep_to_the_width_and_lose_nothing(columns) -> None:
+    lines, said = whole_words(columns)
+    assert max(map(len, lines)) <= columns
+    assert "…" not in said
+    for figure in range(9):
+        assert said.count(f"figure_{figure}_with_a_name") == 1
+        for row in range(3):
+            assert f"{row + figure / 7:.4g}" in said
+    assert "saebench/a_metric_with_a_long_name" in said and "[0.4567,0.5678]" in said
+    for piece in ("/a/path/that", "sixty/columns"):
+        assert piece in said
+    assert columns < 60 or any("[0.4567, 0.5678]" in line for line in lines)
+
+
+def test_a_pipe_gets_each_row_on_one_line() -> None:
+    for more in ({}, {"FORCE_COLOR": "1"}):
+        done = subprocess.run(
+            [sys.executable, "-c", TABLES],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "COLUMNS": "60", **more},
+        )
+        assert len(done.stdout.splitlines()) == 9, done.stderr
+        assert ("\x1b[" in done.stdout) == bool(more)
+
+
+@pytest.mark.parametrize(
+    ("more", "colours", "live"),
+    [
+        ({}, True, True),
+        ({"NO_COLOR": "1"}, False, True),
+        ({"TERM": "dumb"}, False, False),
+    ],
+)
+def test_colours_and_bars_as_the_environment_says(monkeypatch, more, colours, live) -> None:
+    code = (
+        f"import os; os.environ.update({more})\n"
+        "from cpsae.cli import terminal as t; t._PLAIN_SECONDS = 0\n"
+    ) + WORK.format(quiet=False)
+    code += "\nterminal.note('careful', 'warning')"
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    shown = on_a_terminal(code)
+    assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]m", shown)) == colours
+    assert ("\x1b[?25l" in shown) == live  # the cursor is hidden while a bar is drawn
+    assert ("extract: 200 of 200 vectors" in shown) != live
+
+
+def test_force_color_draws_no_bar_into_a_pipe() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WORK.format(quiet=False)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "FORCE_COLOR": "1"},
+    )
+    assert "extract: 200 of 200 vectors" in done.stderr and "\x1b[?25l" not in done.stderr
