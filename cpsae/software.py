@@ -3,12 +3,14 @@
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-_PACKAGES = ("cpsae", "torch", "transformers", "tokenizers", "datasets", "zarr", "numpy")
+import cpsae
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "zarr", "numpy")
 
 
 def software_versions() -> dict[str, str]:
-    """Package name to version, of those that are installed, and Python's."""
-    versions = {"python": platform.python_version()}
+    """Package name to version, of those that are installed, this one's and Python's."""
+    versions = {"python": platform.python_version(), "cpsae": cpsae.__version__}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)

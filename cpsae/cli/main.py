@@ -51,7 +51,14 @@ class _LazyGroup(click.Group):
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, prog_name="cpsae")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, _param, asked: _show_version(ctx) if asked else None,
+    help="Show the version, and those of what it stands on.",
+)
 def cli() -> None:
     """Train sparse autoencoders on the activations of language models, in two stages.
 
@@ -61,6 +68,19 @@ def cli() -> None:
 
     Both can be interrupted at any moment: run the same command again to continue.
     """
+
+
+def _show_version(ctx: click.Context) -> None:
+    """What a report of a fault should say."""
+    from platform import machine, system
+
+    from cpsae.software import software_versions
+
+    click.echo(f"cpsae, version {__version__}")
+    others = {name: text for name, text in software_versions().items() if name != "cpsae"}
+    click.echo(", ".join(f"{name} {text}" for name, text in others.items()))
+    click.echo(f"{system()} {machine()}")
+    ctx.exit()
 
 
 def main() -> NoReturn:

@@ -72,9 +72,15 @@ def test_no_arguments_show_the_help(command) -> None:
 
 
 def test_version(command) -> None:
+    from importlib.metadata import version
+    from platform import python_version
+
     import cpsae
 
-    assert command("--version").out.strip() == f"cpsae, version {cpsae.__version__}"
+    done = command("--version")
+    first, second, _ = done.out.splitlines()
+    assert done.code == 0 and first == f"cpsae, version {cpsae.__version__}"
+    assert f"python {python_version()}" in second and f"torch {version('torch')}" in second
 
 
 def test_the_module_runs_like_the_command(cpsae) -> None:
