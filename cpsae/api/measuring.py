@@ -32,16 +32,19 @@ def evaluate(
 ) -> Evaluation:
     """Measure a run on the held-out rows of its store, or of another one.
 
-    run: its folder, or what `fit` gave.
-    store: another store than the run's own.
-    model: also measure what reconstructions do to this language model: a hub name, a folder, a
-        .gguf file, or "store" for the one that the store names.
-    contexts: take the first so many held-out contexts alone.
-    step: the autoencoder after this update, whose checkpoint is there.
-    revision, trust_remote_code, dtype: of the model.
-    device: auto, cpu, cuda or cuda:I.
-    progress: show bars and notes; False leaves warnings.
-    on_event: called with each event of cpsae.events, instead of progress being shown.
+    Args:
+        run: its folder, or what `fit` gave.
+        store: another store than the run's own.
+        model: also measure what reconstructions do to this language model: a hub name, a folder, a
+            .gguf file, or "store" for the one that the store names.
+        contexts: take the first so many held-out contexts alone.
+        step: the autoencoder after this update, whose checkpoint is there.
+        revision: of a model on the hub: branch, tag or commit.
+        trust_remote_code: run code that the model's repository brings along.
+        dtype: what the model computes in; by default what it did for the store.
+        device: auto, cpu, cuda or cuda:I.
+        progress: show bars and notes; False leaves warnings.
+        on_event: called with each event of cpsae.events, instead of progress being shown.
 
     Raises a CpsaeError where there is no such run, store or model, or they do not belong together.
     """
@@ -103,10 +106,11 @@ def compare(
     """Runs beside each other: a table, and a picture of explained variance and CE-loss score
     against L0.
 
-    paths: runs, sweeps, and folders that hold either.
-    out: a .svg or .png to draw into.
-    each: show every run, not the mean of those that differ in their seeds alone.
-    columns: figures to show beside those that are always shown.
+    Args:
+        paths: runs, sweeps, and folders that hold either.
+        out: a .svg or .png to draw into.
+        each: show every run, not the mean of those that differ in their seeds alone.
+        columns: figures to show beside those that are always shown.
 
     Raises SettingsError where `out` is neither .svg nor .png; RunError where a path holds no run;
     DiskError where `out` cannot be written.

@@ -47,11 +47,12 @@ def extract(
     each keyword is a setting of ExtractSettings, which may be given whole as `settings`; keywords
     are put over it.
 
-    settings: all settings in one object.
-    on_event: called with each event of cpsae.events, instead of progress being shown.
-    worker: this process among several; by default as torchrun or Slurm says.
-    fresh: rename what is there aside, and begin.
-    progress: show bars and notes; False leaves warnings.
+    Args:
+        settings: all settings in one object.
+        on_event: called with each event of cpsae.events, instead of progress being shown.
+        worker: this process among several; by default as torchrun or Slurm says.
+        fresh: rename what is there aside, and begin.
+        progress: show bars and notes; False leaves warnings.
 
     Raises SettingsError for a wrong setting or keyword, and the other errors of cpsae.errors for
     what else the user can mend; what is committed stays.
@@ -127,21 +128,22 @@ def fit(
     `cpsae.fit("acts.zarr", preset="batchtopk", k=32, steps=5000)`: each keyword is a setting, of
     FitSettings or of the kind of autoencoder, put over the preset's, or over `settings`.
 
-    store: its path, or what `open_store` or `extract` gave.
-    settings: all settings in one object; the preset is then a name alone.
-    out: the run folder; by default ./runs/<preset>-<8 hex of settings and store>.
-    preset: paper, baseline, frontier, or a kind of autoencoder.
-    fresh: rename the run that is there aside, and begin.
-    allow_partial: take a store that is not finished, as far as it is there.
-    follow: take a store that is still being extracted, and wait for its rows.
-    stretch: give a finished run more steps though it will not be as one of that length.
-    track: experiment trackers to show it in: trackio, wandb, tensorboard.
-    track_project: under which name there.
-    store_identity: refuse a store of another identity.
-    progress: show bars and notes; False leaves warnings.
-    on_event: called with each event of cpsae.events, instead of progress being shown.
-    should_stop: asked after each step; where it says so, a checkpoint is written and `Stopped` is
-        the result.
+    Args:
+        store: its path, or what `open_store` or `extract` gave.
+        settings: all settings in one object; the preset is then a name alone.
+        out: the run folder; by default ./runs/<preset>-<8 hex of settings and store>.
+        preset: paper, baseline, frontier, or a kind of autoencoder.
+        fresh: rename the run that is there aside, and begin.
+        allow_partial: take a store that is not finished, as far as it is there.
+        follow: take a store that is still being extracted, and wait for its rows.
+        stretch: give a finished run more steps though it will not be as one of that length.
+        track: experiment trackers to show it in: trackio, wandb, tensorboard.
+        track_project: under which name there.
+        store_identity: refuse a store of another identity.
+        progress: show bars and notes; False leaves warnings.
+        on_event: called with each event of cpsae.events, instead of progress being shown.
+        should_stop: asked after each step; where it says so, a checkpoint is written and `Stopped`
+            is the result.
 
     Raises SettingsError for a wrong setting or keyword, and the other errors of cpsae.errors for
     what else the user can mend; checkpoints stay.

@@ -2,6 +2,7 @@
 which of its tokens."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -74,7 +75,11 @@ class SiteModel:
 
     def tokens(self, text: str) -> list[str]:
         """The text of each token that `activations` has a row of."""
-        return [str(self._tokenizer.decode([token])) for token in self.token_ids(text)]
+        return self.decode(self.token_ids(text))
+
+    def decode(self, token_ids: Iterable[int]) -> list[str]:
+        """The text of each token by itself, as of `store.training.tokens`."""
+        return [str(self._tokenizer.decode([int(token)])) for token in token_ids]
 
     def token_ids(self, text: str) -> list[int]:
         """Their ids."""
@@ -126,11 +131,13 @@ def load_model(
 ) -> SiteModel:
     """The language model that a run's store names, up to the place that its rows are of.
 
-    run: its folder, or the autoencoder that `load` gave.
-    model: another model: a hub name, a folder or a .gguf file, as after a fine-tuning.
-    revision, trust_remote_code: of the model on the hub.
-    dtype: what it computes in; auto: bfloat16 on a GPU, float32 on a CPU.
-    device: auto, cpu, cuda or cuda:I.
+    Args:
+        run: its folder, or the autoencoder that `load` gave.
+        model: another model: a hub name, a folder or a .gguf file, as after a fine-tuning.
+        revision: of a model on the hub: branch, tag or commit.
+        trust_remote_code: run code that the model's repository brings along.
+        dtype: what it computes in; auto: bfloat16 on a GPU, float32 on a CPU.
+        device: auto, cpu, cuda or cuda:I.
 
     Raises RunError where the run does not say of which layer its rows are; ModelError where no
     model is named, or the one that is cannot be read or has vectors of another length.
@@ -162,9 +169,10 @@ def features_of(
     """The features that fire on each token of a text, which goes through the language model that
     the run's store names, or through `model`, and then through the run's autoencoder.
 
-    run: its folder, or the autoencoder that `load` gave.
-    model: a name or path as of `load_model`, or, for many texts, what that gave.
-    device: auto, cpu, cuda or cuda:I, for what is loaded here.
+    Args:
+        run: its folder, or the autoencoder that `load` gave.
+        model: a name or path as of `load_model`, or, for many texts, what that gave.
+        device: auto, cpu, cuda or cuda:I, for what is loaded here.
 
     Raises what `load` and `load_model` raise, and CorpusError for a text of no token.
     """

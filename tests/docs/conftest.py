@@ -1,0 +1,112 @@
+"""A folder as the pages take it for granted: a store, runs, a corpus, all of them small; and the
+stages with sizes of their own put down to it."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import TOKENS
+
+from cpsae.config import ExtractSettings
+from cpsae.stages import extract as extracting
+from cpsae.stages import fit as fitting
+from cpsae.stages import sweep as sweeping
+from cpsae.training.settings import FitSettings
+from cpsae.training.sweep import SweepMember
+
+RUNS = {
+    "paper-1a2b3c4d": {"preset": "paper", "steps": 2000, "checkpoint_every": 1000},
+    "batchtopk-1a2b3c4d": {"preset": "batchtopk", "k": 8, "steps": 40},
+    "frontier-1a2b3c4d": {"preset": "frontier", "k": 8, "steps": 40},
+}
+"""By the names that the pages have for them; of the first they want step 2000."""
+_STEPS = 12
+
+
+@pytest.fixture(scope="session")
+def small(gemma: Path, corpus: Path) -> Iterator[None]:
+    """Every extraction is of the tiny model over the tiny corpus, every fit is of a few steps."""
+    extract, fit, sweep = extracting.extract, fitting.fit, sweeping.sweep
+
+    def small_extract(settings: ExtractSettings, *rest: Any, **more: Any) -> Any:
+        local = Path(settings.dataset).exists()
+        changes = {"model": str(gemma), "vectors": 900, "tokens": TOKENS, "device": "cpu"}
+        changes |= {} if local else {"dataset": str(corpus)}
+        return extract(settings.model_copy(update=changes), *rest, **more)
+
+    def small_fit(store: Any, settings: FitSettings, **more: Any) -> Any:
+        return fit(store, _small(settings), **more)
+
+    def small_sweep(store: Any, members: list[SweepMember], **more: Any) -> Any:
+        put_down = [SweepMember(m.folder, m.values, _small(m.settings)) for m in members]
+        return sweep(store, put_down, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extracting, "extract", small_extract)
+        patch.setattr(fitting, "fit", small_fit)
+        patch.setattr(sweeping, "sweep", small_sweep)
+        yield
+
+
+def _small(settings: FitSettings) -> FitSettings:
+    if settings.steps is not None and settings.batch_size == 16:
+        return settings  # the world's own
+    most = min(_STEPS, settings.steps or _STEPS)
+    changes = {"steps": most, "batch_size": 32, "device": "cpu", "n_latents": 128}
+    return settings.model_copy(update=changes)
+
+
+@pytest.fixture(scope="session")
+def template(
+    small: None,  # noqa: ARG001
+    tmp_path_factory: pytest.TempPathFactory,
+    corpus: Path,
+) -> Path:
+    """The folder; do not change it."""
+    import cpsae
+
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        cpsae.extract(layer=19, store="acts.zarr", progress=False)
+        for name, keywords in RUNS.items():
+            chosen: Any = {"batch_size": 16, "device": "cpu", **keywords}
+            cpsae.fit("acts.zarr", out=f"runs/{name}", progress=False, **chosen)
+        swept: Any = {"preset": "topk", "progress": False}
+        cpsae.sweep("acts.zarr", {"k": [4, 8]}, out="runs/sweep-5e6f7a8b", **swept)
+    mixed = folder / "mixed"
+    mixed.mkdir()
+    shutil.copy(corpus, mixed / "train.jsonl")
+    shutil.copy(corpus, folder / "texts.jsonl")
+    (mixed / "LICENSE").write_text("Apache-2.0\n")
+    return folder
+
+
+@pytest.fixture
+def world(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, as the working folder."""
+    folder = tmp_path / "world"
+    shutil.copytree(template, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def run_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[list[str]], str]:
+    """run_command(arguments) runs `cpsae` with them in this process, and gives what it printed."""
+    from cpsae.cli.main import _run
+
+    def run(arguments: list[str]) -> str:
+        monkeypatch.setattr(sys, "argv", ["cpsae", *arguments])
+        capsys.readouterr()
+        code = _run()
+        captured = capsys.readouterr()
+        assert code == 0, f"cpsae {' '.join(arguments)}: {captured.err}"
+        return captured.out
+
+    return run
