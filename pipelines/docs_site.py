@@ -2,6 +2,7 @@
 of docs, for which a site has no place."""
 
 import html
+import itertools
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -69,20 +70,20 @@ def notebook_page(path: Path) -> str:
             parts.append(cell.source)
             continue
         parts.append(f"```python\n{cell.source}\n```")
-        parts += [shown for output in cell.outputs if (shown := _output(output))]
+        outputs = map(_output, cell.outputs)
+        for is_text, contents in itertools.groupby(outputs, lambda shown: shown[0]):
+            shown = [content for _, content in contents if content]
+            parts += ["```text\n{}\n```".format("\n".join(shown))] if is_text else shown
     return "\n\n".join(parts) + f"\n\nThe notebook: `docs/{path.name}` of the project.\n"
 
 
-def _output(output: Any) -> str:
+def _output(output: Any) -> tuple[bool, str]:
+    """Whether it is text, and what it is."""
     if output.output_type == "stream":
-        return _text(output.text)
+        return True, output.text.rstrip()
     content = output.data
     if "image/png" in content:
         data = "".join(content["image/png"].split())
         alt = html.escape(content.get("text/plain", ""))
-        return f'<img alt="{alt}" src="data:image/png;base64,{data}">'
-    return _text(content.get("text/plain", ""))
-
-
-def _text(text: str) -> str:
-    return f"```text\n{text.rstrip()}\n```" if text.strip() else ""
+        return False, f'<img alt="{alt}" src="data:image/png;base64,{data}">'
+    return True, content.get("text/plain", "").rstrip()

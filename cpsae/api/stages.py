@@ -142,8 +142,7 @@ def fit(
         store_identity: refuse a store of another identity.
         progress: show bars and notes; False leaves warnings.
         on_event: called with each event of cpsae.events, instead of progress being shown.
-        should_stop: asked after each step; where it says so, a checkpoint is written and `Stopped`
-            is the result.
+        should_stop: asked after each step; True ends in a checkpoint, and `Stopped`.
 
     Raises SettingsError for a wrong setting or keyword, and the other errors of cpsae.errors for
     what else the user can mend; checkpoints stay.
