@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,13 @@ _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def write_atomic(path: Path, *buffers: Any) -> None:
-    """Write the concatenated buffers (anything with the buffer protocol) as the file `path`.
+    """Write the concatenated buffers (anything with the buffer protocol) as the file `path`, as
+    `write_stream` does."""
+    write_stream(path, buffers)
+
+
+def write_stream(path: Path, buffers: Iterable[Any]) -> None:
+    """Write buffers (anything with the buffer protocol), each as it is made, as the file `path`.
 
     Temporary name in the same folder, fsync, rename, fsync of the folder: after a crash at any
     moment `path` is either absent (or its old self) or whole. Missing folders are made.

@@ -1,15 +1,103 @@
-"""Files of safetensors, read."""
+"""Files of safetensors, read and written."""
 
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 
+from cpsae.durable import write_stream
+
+_DTYPES = {
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""Names in files, in the order that files have."""
+_ALIGNMENT = 8
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A tensor that need not be in memory as a whole."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    blocks: Callable[[], Iterator[torch.Tensor]]
+    """Makes its consecutive blocks along the first dimension, or all of it."""
+
+    @property
+    def bytes(self) -> int:
+        """All of it."""
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a file, by name. Raises OSError, SafetensorError or ValueError."""
+    """All tensors of a file, by name, on the CPU: memory is taken as they are looked at, and what
+    the file's name stands for later does not matter. Raises OSError, SafetensorError or
+    ValueError."""
     try:
         str(path).encode()
     except UnicodeEncodeError:  # the library opens no name that is not UTF-8
         return safetensors.torch.load(path.read_bytes())
     return safetensors.torch.load_file(path)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Streamed]) -> None:
+    """Write a file of tensors, whole or not at all, block by block: the bytes that
+    safetensors' own `save` gives. Raises DiskError where the disk is full or may not be written."""
+    write_stream(path, _pieces(tensors))
+
+
+def in_memory(tensors: Mapping[str, torch.Tensor]) -> dict[str, Streamed]:
+    """Tensors that are at hand, to be written."""
+
+    def one(tensor: torch.Tensor) -> Streamed:
+        return Streamed(tensor.dtype, tuple(tensor.shape), lambda: iter([tensor]))
+
+    return {name: one(tensor) for name, tensor in tensors.items()}
+
+
+def go_through(tensors: Mapping[str, Streamed]) -> None:
+    """Make all blocks in the order in which they are written, for processes that have a part in
+    making them."""
+    for name in _order(tensors):
+        for _ in tensors[name].blocks():
+            pass
+
+
+def _pieces(tensors: Mapping[str, Streamed]) -> Iterator[Any]:
+    names = _order(tensors)
+    header, end = {}, 0
+    for name in names:
+        tensor = tensors[name]
+        offsets = [end, end + tensor.bytes]
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": offsets,
+        }
+        end = offsets[1]
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    yield len(text).to_bytes(8, "little")
+    yield text
+    for name in names:
+        for block in tensors[name].blocks():
+            flat = block.detach().cpu().contiguous().reshape(-1)
+            yield flat.view(torch.uint8).numpy()  # numpy knows no bfloat16
+
+
+def _order(tensors: Mapping[str, Streamed]) -> list[str]:
+    dtypes = list(_DTYPES)
+    return sorted(tensors, key=lambda name: (dtypes.index(tensors[name].dtype), name))

@@ -33,6 +33,7 @@ OPTIONS = [
     Option("--l1", "l1", "X", "Weight of the L1 term, of kinds that have one.", "0.04"),
     Option("--seed", "seed", "N", "Seed of the initial weights.", "0"),
     Option("--device", "device", "DEVICE", "auto, cpu, cuda or cuda:I.", "auto"),
+    Option("--split", "split", "WHAT", "What processes share: data or features.", "data"),
 ]
 _AS_GIVEN = ("out", "stretch", "allow_partial", "follow", "track", "track_project")
 """Options that mean to the stage what they mean here."""

@@ -17,9 +17,10 @@ from torch.nn.functional import pad
 from cpsae.durable import local_folder
 from cpsae.errors import RunError
 from cpsae.sae.described import SAEConfig
-from cpsae.sae.files import read_autoencoder, write_autoencoder
+from cpsae.sae.files import describe, read_autoencoder, write_autoencoder
 from cpsae.sae.kind import Kind, Latents, Weights, prefix
 from cpsae.sae.normalization import InputError, Normalizer
+from cpsae.tensor_files import in_memory
 from cpsae.tensors import dtype_name, from_numpy
 
 
@@ -144,20 +145,13 @@ class SparseAutoencoder(nn.Module):
     def save(self, folder: Path | str) -> None:
         """Write sae.safetensors and sae.json, each whole or not at all; equal weights give equal
         bytes. Raises DiskError where the folder cannot be written."""
-        weights = {name: tensor.detach() for name, tensor in self.named_parameters(recurse=False)}
-        write_autoencoder(local_folder(folder, "run folder", RunError), weights, self.description())
+        weights = {name: tensor.float() for name, tensor in self.named_parameters(recurse=False)}
+        local = local_folder(folder, "run folder", RunError)
+        write_autoencoder(local, in_memory(weights), self.description())
 
     def description(self) -> dict[str, Any]:
         """What sae.json holds: all that inference needs beside the weights."""
-        return {
-            "kind": self.kind.name,
-            "d": self.d,
-            "n_latents": self.n_latents,
-            "n_enabled": self.n_enabled,
-            "normalization": self.normalizer.to_json(),
-            "hook": self.hook,
-            **self.kind.constants(),
-        }
+        return describe(self.kind, self.normalizer, self.n_enabled, self.hook)
 
     def weights(self) -> dict[str, Tensor]:
         """Weights of the enabled features in training's layout, as views of the parameters."""

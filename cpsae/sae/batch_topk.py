@@ -154,17 +154,21 @@ class BatchTopKKind(RevivingKind):
     def _count(self, f_BM: Tensor) -> int:
         """Latents that the group's batch keeps."""
         batch = self.group.rows(f_BM.shape[0])
-        return min(round(batch * self.budget(self.updates)), batch * f_BM.shape[1])
+        return min(
+            round(batch * self.budget(self.updates)), batch * self.group.whole(f_BM.shape[1])
+        )
 
     def _share(self, f_BM: Tensor) -> float:
-        """Which part of the group's batch these rows are."""
-        return f_BM.shape[0] / self.group.rows(f_BM.shape[0])
+        """Which part of all latents of the group's batch these are."""
+        batch, m = f_BM.shape
+        return f_BM.numel() / (self.group.rows(batch) * self.group.whole(m))
 
     def _forced_every(self, f_BM: Tensor) -> int:
         """Every how many features one is made to fire in this batch; 0: none is."""
         if not self.settings.min_fire_every or self.updates >= self._forced_steps():
             return 0
-        fitting = math.ceil(f_BM.shape[1] / max(1, _MIN_FIRE_SHARE * self._count(f_BM)))
+        m = self.group.whole(f_BM.shape[1])
+        fitting = math.ceil(m / max(1, _MIN_FIRE_SHARE * self._count(f_BM)))
         return max(self.settings.min_fire_every, fitting)
 
     def _falling_steps(self) -> float:
@@ -193,10 +197,9 @@ def _levels(f_BM: Tensor, every: int, turn: int, group: Group) -> Tensor | None:
     if not every:
         return None
     largest_M = group.maximum(f_BM.amax(dim=0))
-    level_M = torch.full_like(largest_M, torch.inf)
-    mine = slice(turn % every, None, every)
-    level_M[mine] = largest_M[mine].masked_fill(largest_M[mine] <= 0, torch.inf)
-    return level_M
+    features_M = group.numbers(torch.arange(len(largest_M), device=largest_M.device))
+    has_turn_M = (features_M % every == turn % every) & (largest_M > 0)
+    return largest_M.masked_fill(~has_turn_M, torch.inf)
 
 
 def _below_largest(f: Tensor, count: float) -> Tensor:

@@ -10,15 +10,20 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from cpsae.config import Count, Settings
+from cpsae.sae.group import ALONE, Group
 from cpsae.sae.precision import widen
 
 
 def compete(
-    f: Tensor, temperature: float | Tensor, over: Literal["enabled", "active"] = "enabled"
+    f: Tensor,
+    temperature: float | Tensor,
+    over: Literal["enabled", "active"] = "enabled",
+    group: Group = ALONE,
 ) -> Tensor:
     """Eq. 5: a_i = softmax(f / T)_i * f_i, over the last dimension.
 
-    f: (..., M), not negative, the enabled features only; T: a number or a 0-d tensor. The result
+    f: (..., M), not negative, the enabled features only, or those that this process of the group
+    holds; T: a number or a 0-d tensor. The result
     has f's shape and dtype; half precision is computed in float32. `enabled`: f = 0 counts with
     exp(0). `active`: only entries with f > 0 share the softmax; a row with none gives zeros
     (reading 10).
@@ -26,12 +31,12 @@ def compete(
     wide = widen(f)
     scores = wide / temperature
     if over == "enabled":
-        return (torch.softmax(scores, dim=-1) * wide).to(f.dtype)
+        return (group.softmax(scores) * wide).to(f.dtype)
     active = wide > 0
     # The lowest finite number instead of -inf: a row without active entries would otherwise be
     # 0 / 0 = NaN, and so would its gradient.
     scores = scores.masked_fill(~active, torch.finfo(scores.dtype).min)
-    weights = torch.softmax(scores, dim=-1).masked_fill(~active, 0)
+    weights = group.softmax(scores).masked_fill(~active, 0)
     return (weights * wide).to(f.dtype)
 
 

@@ -79,10 +79,12 @@ class RevivingKind(Kind):
         assert latents.pre is not None, "encode_batch gives pre-activations"
         since_M = self.tensors["rows_since_fired"][: latents.pre.shape[1]]
         dead = (since_M >= self.dead_after).nonzero().squeeze(1)
-        if len(dead) == 0:
+        count = self.group.whole(len(dead))
+        if count == 0:
             return nothing
         pre = latents.pre[:, dead]
-        if self.aux_k < len(dead):
-            values, indices = torch.topk(pre, self.aux_k, dim=1, sorted=False)
+        if self.aux_k < count:
+            values, indices = self.group.largest_in_rows(pre, self.aux_k)
             pre = torch.zeros_like(pre).scatter(1, indices, values)
-        return self.mse((x_BD - x_hat_BD).detach(), pre @ w["w_dec"][dead])
+        found = self.group.sum_of_features(pre @ w["w_dec"][dead])
+        return self.mse((x_BD - x_hat_BD).detach(), found)

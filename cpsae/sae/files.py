@@ -13,12 +13,12 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from cpsae.durable import write_atomic
 from cpsae.errors import RunError, SettingsError, first_line
 from cpsae.json_files import read_object, write_object
 from cpsae.sae.kind import Kind
 from cpsae.sae.kinds import load_kind
-from cpsae.tensor_files import load_tensors
+from cpsae.sae.normalization import Normalizer
+from cpsae.tensor_files import Streamed, load_tensors, write_tensors
 
 WEIGHTS = "sae.safetensors"
 DESCRIPTION = "sae.json"
@@ -71,11 +71,29 @@ class SavedAutoencoder:
             ) from None
 
 
+def describe(
+    kind: Kind, normalizer: Normalizer, n_enabled: int, hook: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What sae.json holds."""
+    return {
+        "kind": kind.name,
+        "d": kind.plan.d,
+        "n_latents": kind.plan.n,
+        "n_enabled": n_enabled,
+        "normalization": normalizer.to_json(),
+        "hook": dict(hook),
+        **kind.constants(),
+    }
+
+
 def write_autoencoder(
-    folder: Path, weights: dict[str, Tensor], description: dict[str, Any]
+    folder: Path, weights: Mapping[str, Streamed], description: Mapping[str, Any]
 ) -> None:
-    """Write both files, each whole or not at all."""
-    write_atomic(folder / WEIGHTS, weights_bytes(weights))
+    """Write both files, each whole or not at all; weights are float32.
+
+    There is no metadata, whose keys safetensors orders at random: equal weights give equal bytes.
+    """
+    write_tensors(folder / WEIGHTS, weights)
     write_object(folder / DESCRIPTION, description)
 
 

@@ -27,7 +27,6 @@ from cpsae.sae.losses import Loss, reconstruction
 
 Weights = Mapping[str, Tensor]
 
-
 COMMON_PRESET: dict[str, Any] = {
     "growth": "none",
     "normalize": "unit",
@@ -129,8 +128,10 @@ class Kind(ABC):
     """What is not trained but changes from step to step: checkpointed, on the run's device."""
 
     works_in_groups: ClassVar[bool] = False
-    """Whether it can be trained by several processes, each with a share of every batch: whatever
-    its training takes from a batch, other than means over rows in the loss, it asks `group` for."""
+    """Whether several processes can train it, each with a share of every batch: whatever it takes
+    from a batch, other than means over rows in the loss, it asks `group` for."""
+    works_split: ClassVar[bool] = False
+    """The same, each with a part of the features: what it takes from all of them, it asks for."""
 
     settings: Any
     """An instance of `Settings`; a subclass narrows this annotation."""
@@ -142,9 +143,17 @@ class Kind(ABC):
         self.updates = 0
         """Made so far; kept up to date by what trains it, also where that goes on."""
         self.group: Group = ALONE
-        """The processes that train it together; set by what trains it."""
+        """Who trains it together."""
         self.tensors = {name: spec.tensor(plan.d, plan.n) for name, spec in self.state.items()}
         """The running tensors, by the names in `state`."""
+
+    def join(self, group: Group) -> Self:
+        """Be trained by these processes, here with the features that this one of them holds."""
+        self.group = group
+        for name, spec in self.state.items():
+            if spec.per_feature:
+                self.tensors[name] = group.part(self.tensors[name])
+        return self
 
     @abstractmethod
     def encode(self, w: Weights, x: Tensor) -> Latents:
@@ -156,7 +165,8 @@ class Kind(ABC):
 
     def decode(self, w: Weights, a: Tensor) -> Tensor:
         """a: (..., M) -> (..., D), normalised."""
-        return F.linear(a, w["w_dec"].T, w["b_dec"])
+        own = F.linear(a, w["w_dec"].T, self.group.once(w["b_dec"]))
+        return self.group.sum_of_features(own)
 
     def loss(self, w: Weights, x_BD: Tensor, latents: Latents, x_hat_BD: Tensor) -> Loss:  # noqa: ARG002
         """What training minimises: squared error, to which a kind adds terms of its own. The
@@ -173,7 +183,7 @@ class Kind(ABC):
         norm), each firing where a row's projection on its direction is above its level. All else
         that they have begins as its Spec says.
 
-        w: weights of enabled features; features: (K,) their numbers, int64.
+        w: weights of enabled features; features: (K,) their numbers in it, int64.
         """
         for name, spec in self.weights.items():
             if spec.per_feature:

@@ -44,7 +44,8 @@ class L1Kind(Kind):
     def loss(self, w: Weights, x_BD: Tensor, latents: Latents, x_hat_BD: Tensor) -> Loss:  # noqa: ARG002
         """Parts: mse and l1 or, where f is penalised in place of a, mse and penalty."""
         on_a = self.settings.l1_on == "competed"
-        penalty = sparsity(latents.competed if on_a else latents.raw)
+        own = sparsity(latents.competed if on_a else latents.raw)
+        penalty = self.group.sum_of_features(own)
         return self.total(self.mse(x_BD, x_hat_BD), penalty)
 
     def total(self, mse: Tensor, penalty: Tensor) -> Loss:

@@ -6,6 +6,7 @@ rho utilisation, f encoder outputs before competition.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -90,19 +91,16 @@ class Importance:
         return group.total(count_M) / group.rows(len(f_BM))
 
     @torch.no_grad()
-    def update(self, indicator_M: Tensor) -> Tensor:
-        """Move v of the first M features towards the indicator (Eq. 3); rho as a 0-d float64."""
+    def update(self, indicator_M: Tensor, group: Group = ALONE) -> Tensor:
+        """Move v of the first M features that this process holds towards the indicator (Eq. 3); rho
+        as a 0-d float64."""
         v_M = self.v_N[: indicator_M.shape[0]]
         v_M.mul_(self.beta).add_(indicator_M, alpha=1 - self.beta)
-        return v_M.mean()
+        return group.mean_of_features(v_M)
 
     def state(self) -> dict[str, Tensor]:
-        """What a resumed run needs: a copy of v."""
-        return {"importance": self.v_N.clone()}
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restore `state()`, on the device that v is on."""
-        self.v_N.copy_(state["importance"])
+        """What a resumed run needs: v."""
+        return {"importance": self.v_N}
 
 
 def growth(rho: float, n: int, rule: Literal["hybrid", "fixed", "none"] = "hybrid") -> int:
@@ -184,7 +182,7 @@ class Enabling:
         """What a resumed run needs."""
         return {"n_enabled": self.n_enabled}
 
-    def load_state(self, state: dict[str, int]) -> None:
+    def load_state(self, state: Mapping[str, int]) -> None:
         """Restore `state()`. ValueError where it does not fit the dictionary."""
         if not 1 <= state["n_enabled"] <= self.n:
             raise ValueError(f"n_enabled {state['n_enabled']} is not within 1 and {self.n}")

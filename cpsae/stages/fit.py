@@ -63,8 +63,8 @@ def fit(
     `track_project`. With `follow` the store may still be growing: rows that are not there yet are
     waited for, and the run is the one that the complete store gives.
 
-    Started several times by torchrun, the processes share the batches: the first one alone writes
-    and reports, and all have its result.
+    Started several times by torchrun, the processes share the batches or, where the settings'
+    `split` says so, the features: the first one alone writes and reports, and all have its result.
 
     Raises a CpsaeError where the user has to do something (also where `store_identity` is given
     and is not the store's); checkpoints stay.
@@ -73,7 +73,7 @@ def fit(
     worker = Worker.from_environment()
     refuse_to_follow(worker, follow)
     shown = tracking(track, track_project) if worker.is_leader else Tracking()
-    with joined(worker, settings.device, settings.batch_size) as group:
+    with joined(worker, settings.device, settings.batch_size, settings.split) as group:
         heard = on_event if group.is_leader else ignore
         opened = open_to_train(store, allow_partial, follow, should_stop, heard)
         refuse_other_store(opened, store_identity)

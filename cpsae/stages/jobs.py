@@ -83,7 +83,7 @@ def begin(
                 on_event(Note(begin_longer(longer)))
     begun = [job.run.read_config() for job in jobs if job.run.started]
     if begun:
-        keep_bits(begun[0].get("machine", {}), device, on_event, group.size)
+        keep_bits(begun[0].get("machine", {}), device, on_event, group)
     return _facts(store, jobs, device, on_event, group)
 
 
@@ -160,6 +160,6 @@ def _config(
             "manifest": store.manifest.model_dump(mode="json"),
             "chunks": [chunk.key for chunk in store.chunks] if partial else None,
         },
-        "machine": machine_of(device, group.size),
+        "machine": machine_of(device, group),
         "software": software_versions(),
     }

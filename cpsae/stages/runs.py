@@ -73,6 +73,9 @@ def train(
             if id(member) in given_up
         }
         done = {job: m for job, m in zip(jobs, members, strict=True) if job not in failed}
+        hook = provenance(store.manifest, store.identity)
+        for member in done.values():
+            member.write_autoencoder(hook)
         found = None
         if group.is_leader:
             with suppress(StoppedWaiting):
@@ -128,11 +131,8 @@ def _finish(
     on_event: OnEvent,
     should_stop: Callable[[], bool],
 ) -> dict[Job, dict[str, Any]] | None:
-    """Save and evaluate what was trained; the summary, written last, marks a run complete. None
+    """Evaluate what was trained and saved; the summary, written last, marks a run complete. None
     where `should_stop` said so."""
-    hook = provenance(store.manifest, store.identity)
-    for job, member in done.items():
-        member.trainable.autoencoder(hook).save(job.run.path)
     saes = [load(job.run.path, device) for job in done]
     results = _measured(store, saes, facts[next(iter(done))], on_event, should_stop) if done else []
     if results is None:

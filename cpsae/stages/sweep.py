@@ -79,7 +79,7 @@ def sweep(
     worker, first = Worker.from_environment(), members[0].settings
     refuse_to_follow(worker, follow)
     shown = tracking(track, track_project) if worker.is_leader else Tracking()
-    with joined(worker, first.device, first.batch_size) as group:
+    with joined(worker, first.device, first.batch_size, first.split) as group:
         heard = on_event if group.is_leader else ignore
         opened = open_to_train(store, allow_partial, follow, should_stop, heard)
         refuse_other_store(opened, store_identity)

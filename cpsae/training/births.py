@@ -3,8 +3,6 @@
 Names: B rows, D dimensions, N features, M enabled features.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -35,9 +33,9 @@ class Births:
         every = settings.revive_every
         self.revive_every = max(1, round(every * plan.schedule_scale)) if every else 0
         self.revive_until = round(settings.revive_until * plan.steps)
-        counted = plan.n if self.revive_every else 0
+        counted = group.features(plan.n) if self.revive_every else 0
         self.rows_since_fired_N = torch.zeros(counted, dtype=torch.int64, device=device)
-        """(N,), or (0,) where none is revived."""
+        """(N,) of the features that this process holds, or (0,) where none is revived."""
 
     def schedule_lengths(self) -> dict[str, float]:
         """What hangs on the length of the run, as of a kind."""
@@ -49,26 +47,21 @@ class Births:
         """What a resumed run needs: nothing where none is revived."""
         return {"rows_since_fired": self.rows_since_fired_N} if self.revive_every else {}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore `state()`."""
-        if self.revive_every:
-            self.rows_since_fired_N.copy_(state["rows_since_fired"])
-
     @torch.no_grad()
     def after_update(
         self,
         step: int,
-        added: int,
+        added: range,
         x_BD: Tensor,
         latents: Latents,
         objective: Objective,
         optimizer: PrefixAdam,
     ) -> int:
-        """Give features of update `step` their beginning; how many.
+        """Give features of update `step` their beginning; how many, in the whole group.
 
-        x: this process's rows of the batch, normalised, and the latents (B, M) that they had;
-        added: features that were enabled after it. To look for dead features is to wait for the
-        GPU.
+        x: this process's rows of the batch, normalised, and the latents (B, M) that they had of its
+        features; added: which of the dictionary were enabled after it. To look for dead features is
+        to wait for the GPU.
         """
         m, born = latents.competed.shape[1], []
         if self.revive_every:
@@ -76,9 +69,10 @@ class Births:
             batch = self.group.rows(len(x_BD))
             since_M.add_(batch).masked_fill_(self.group.maximum(latents.fired()), 0)
             if step % self.revive_every == 0 and step <= self.revive_until:
-                born.append((since_M >= self.revive_every * batch).nonzero().squeeze(1))
+                dead = (since_M >= self.revive_every * batch).nonzero().squeeze(1)
+                born.append(self.group.all_features(dead))
         if added and self.settings.new_features == "residual":
-            born.append(torch.arange(m, m + added, device=x_BD.device))
+            born.append(torch.arange(added.start, added.stop, device=x_BD.device))
         features = torch.cat(born) if born else torch.zeros(0, dtype=torch.int64)
         if len(features):
             self._begin(step, features, x_BD, m, objective, optimizer)
@@ -103,7 +97,8 @@ class Births:
         level_K = firing_level(seen_BD, directions_KD, self.settings.firing_share)
         # each has drawn the same, unless one rounds in another way and so draws another row
         directions_KD, level_K = map(self.group.of_leader, (directions_KD, level_K))
-        objective.kind.begin(optimizer.weights, features, directions_KD, level_K)
-        optimizer.forget(features)
+        held, own = self.group.held_of(features)
+        objective.kind.begin(optimizer.weights, own, directions_KD[held], level_K[held])
+        optimizer.forget(own)
         if self.revive_every:
-            self.rows_since_fired_N[features] = 0
+            self.rows_since_fired_N[own] = 0

@@ -3,17 +3,17 @@
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from cpsae.durable import disk_errors, fsync_folder, make_folders, write_atomic
 from cpsae.errors import RunError
+from cpsae.tensor_files import Streamed, load_tensors, write_tensors
 
 _NAME = re.compile(r"step-(\d+)")
 _TENSORS = "state.safetensors"
@@ -30,18 +30,22 @@ class Checkpoint:
     """What JSON can hold: settings, feed position, enabled features, temperature, machine."""
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write `folder`/step-NNNNNN and remove all but the last `keep`.
+def save_checkpoint(
+    folder: Path, step: int, tensors: Mapping[str, Streamed], state: Mapping[str, Any], keep: int
+) -> Path:
+    """Write `folder`/step-NNNNNN, tensors block by block, and remove all but the last `keep`.
 
     Raises DiskError where the disk is full or may not be written; the older ones stay then.
     """
-    target = folder / step_name(checkpoint.step)
+    target = folder / step_name(step)
     temporary = folder / f".{target.name}.tmp"
     with disk_errors(target):
         make_folders(folder)
         _remove(folder.glob(".step-*.tmp"))  # left by a writer that was killed
         try:
-            _write(temporary, checkpoint)
+            write_tensors(temporary / _TENSORS, tensors)
+            text = json.dumps({"step": step, **state}, indent=2, allow_nan=False) + "\n"
+            write_atomic(temporary / _STATE, text.encode())
             _remove([target])
             temporary.rename(target)
         except BaseException:
@@ -50,13 +54,6 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         fsync_folder(folder)
     _remove(list_checkpoints(folder)[:-keep])
     return target
-
-
-def _write(folder: Path, checkpoint: Checkpoint) -> None:
-    tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
-    state = {"step": checkpoint.step, **checkpoint.state}
-    write_atomic(folder / _TENSORS, save(tensors))
-    write_atomic(folder / _STATE, (json.dumps(state, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _remove(folders: Iterable[Path]) -> None:
@@ -88,7 +85,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Raises RunError where a file of it is missing or broken."""
     try:
         state = json.loads((path / _STATE).read_text(encoding="utf-8"))
-        tensors = load((path / _TENSORS).read_bytes())
+        tensors = load_tensors(path / _TENSORS)
         return Checkpoint(int(state.pop("step")), tensors, state)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise unusable(path, "is no readable checkpoint", error) from None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cpsae.sae.affine import row_stride
+from cpsae.sae.group import Group
 from cpsae.sae.kind import Kind, Latents
 from cpsae.sae.l1 import L1Kind
 from cpsae.training.rules import Objective, Step, autograd
@@ -48,19 +49,20 @@ class Dense:
     ) -> Step:
         seen = kind.centred(w) if objective.center else w
         w_enc_MD, w_dec_MD = w["w_enc"].detach(), w["w_dec"].detach()
-        batch, m = len(x_BD), len(w_enc_MD)
-        n = kind.plan.n
+        batch, m, group = len(x_BD), len(w_enc_MD), kind.group
+        n = group.features(kind.plan.n)
         f_BM = torch.mm(x_BD, w_enc_MD.T, out=self._latents("f", x_BD, m, n))
         a_BM = f_BM if kind.keeps_f else self._latents("a", x_BD, m, n)
         penalty = x_BD.new_zeros(())
         on_a = kind.settings.l1_on == "competed"
-        for rows in _blocks(batch, m):
+        for rows in _blocks(batch, m, group):
             f_bM = f_BM[rows].add_(seen["b_enc"].detach()).relu_()
             kind.compete_into(f_bM, a_BM[rows])
             penalty += (a_BM if on_a else f_BM)[rows].sum()
-        penalty /= batch
+        penalty = group.sum_of_features(penalty / batch)
         x_hat_BD = torch.mm(a_BM, w_dec_MD, out=self._kept("x_hat", x_BD.shape, x_BD, x_BD.numel()))
-        x_hat_BD += w["b_dec"].detach()
+        x_hat_BD += group.once(w["b_dec"].detach())
+        x_hat_BD = group.sum_of_features(x_hat_BD)
         mse = kind.mse(x_BD, x_hat_BD)
         share = x_BD.shape[1] if kind.plan.mse_reduction == "mean" else 1
         g_x_hat_BD = x_hat_BD.sub_(x_BD).mul_(2 / (batch * share))
@@ -79,12 +81,13 @@ class Dense:
     ) -> dict[str, Tensor]:
         """Of all weights, frozen ones too where they cost nothing."""
         f_BM, a_BM = latents
-        n, d = kind.plan.n, kind.plan.d
+        batch, d, group = len(x_BD), kind.plan.d, kind.group
+        n = group.features(kind.plan.n)
         kept = self._latents("g", x_BD, f_BM.shape[1], n)
         g_BM = torch.mm(g_x_hat_BD, w["w_dec"].detach().T, out=kept)
         on_a, each = kind.settings.l1_on == "competed", kind.settings.l1 / len(x_BD)
         g_b_enc_M = torch.zeros_like(w["b_enc"])
-        for rows in _blocks(*f_BM.shape):
+        for rows in _blocks(batch, f_BM.shape[1], group):
             f_bM, g_bM = f_BM[rows], g_BM[rows]
             if on_a:
                 g_bM += each
@@ -93,7 +96,7 @@ class Dense:
                 g_bM += each
             torch.ops.aten.threshold_backward.grad_input(g_bM, f_bM, 0, grad_input=g_bM)
             g_b_enc_M += g_bM.sum(0)
-        made = {"b_enc": g_b_enc_M, "b_dec": g_x_hat_BD.sum(0)}
+        made = {"b_enc": g_b_enc_M, "b_dec": group.once(g_x_hat_BD.sum(0))}
         for name, left_BM, right_BD in (("w_enc", g_BM, x_BD), ("w_dec", a_BM, g_x_hat_BD)):
             if w[name].requires_grad:
                 kept = self._kept(f"g_{name}", w[name].shape, x_BD, n * d)
@@ -113,6 +116,7 @@ class Dense:
         return held[: torch.Size(shape).numel()].view(shape)
 
 
-def _blocks(batch: int, m: int) -> Iterator[slice]:
-    rows = max(1, BLOCK // m)
+def _blocks(batch: int, m: int, group: Group) -> Iterator[slice]:
+    """All rows at once where a row's features are asked of other processes."""
+    rows = batch if group.splits else max(1, BLOCK // m)
     return (slice(first, first + rows) for first in range(0, batch, rows))

@@ -12,9 +12,12 @@ import torch
 from cpsae.device import is_out_of_memory
 from cpsae.errors import NonFiniteError, SettingsError
 from cpsae.events import Note, OnEvent, ignore
+from cpsae.sae.files import describe, write_autoencoder
 from cpsae.sae.group import ALONE, Group
-from cpsae.sae.kind import RunPlan
+from cpsae.sae.kind import Kind, RunPlan
 from cpsae.sae.kinds import kind_names, load_kind
+from cpsae.sae.progressive import Enabling
+from cpsae.tensor_files import Streamed, go_through
 from cpsae.training.checkpoint import (
     Checkpoint,
     list_checkpoints,
@@ -66,13 +69,11 @@ class Member:
         found = list_checkpoints(run.checkpoints) if group.is_leader else []
         checkpoint = load_checkpoint(found[-1]) if found else None
         begins = group.is_leader and checkpoint is None
-        start = run.read_start() if begins else {}
+        start = run.read_start() if begins else None
         self.trainable = new_trainable(settings, facts, d, device, start, group)
+        self._continue(checkpoint)
         if checkpoint is not None:
-            self._restore(checkpoint)
             on_event(Note(f"{run.path}: continuing after step {checkpoint.step}"))
-        if group.size > 1:
-            self._begin_as_the_leader()
         self._clock = _Clock(self._seconds, self.step)
         self._log: MetricsLog | None = None
 
@@ -112,48 +113,54 @@ class Member:
         """Write a checkpoint; the feed goes on at `position`. Raises NonFiniteError, and writes
         nothing, where a weight is no number."""
         self._refuse_non_finite("a weight", not self.group.any(not self.trainable.finite()))
+        tensors = self.trainable.whole_state()
         if self.group.is_leader:
-            self._write_checkpoint(position)
+            self._write_checkpoint(tensors, position)
+        else:
+            go_through(tensors)
         self.group.wait()
+
+    def write_autoencoder(self, hook: Mapping[str, Any]) -> None:
+        """Write the autoencoder's files for inference. All processes of the group call this."""
+        trainable, tensors = self.trainable, self.trainable.whole_autoencoder()
+        if not self.group.is_leader:
+            go_through(tensors)
+            return
+        enabled = trainable.enabling.n_enabled
+        content = describe(trainable.kind, trainable.normalizer, enabled, hook)
+        write_autoencoder(self.run.path, tensors, content)
 
     def close(self) -> None:
         """Close the log."""
         if self._log is not None:
             self._log.close()
 
-    def _write_checkpoint(self, position: FeedPosition) -> None:
+    def _write_checkpoint(self, tensors: Mapping[str, Streamed], position: FeedPosition) -> None:
         if self._log is not None:
             self._log.sync()
-        tensors, state = self.trainable.state()
-        state |= {
+        state = {
+            **self.trainable.state()[1],
             "settings": self.settings.model_dump(mode="json"),
             "feed": asdict(position),
             "seconds": self._clock.seconds,
-            "machine": machine_of(self.device, self.group.size),
+            "machine": machine_of(self.device, self.group),
         }
-        save_checkpoint(
-            self.run.checkpoints,
-            Checkpoint(self.step, tensors, state),
-            self.settings.keep_checkpoints,
-        )
+        keep = self.settings.keep_checkpoints
+        save_checkpoint(self.run.checkpoints, self.step, tensors, state, keep)
 
-    def _begin_as_the_leader(self) -> None:
-        """All processes go on from the leader's state, which it has read or made."""
-        tensors, state = self.trainable.state()
-        state |= {"feed": asdict(self.position), "seconds": self._seconds}
-        step, state = self.group.told([self.step, state])
-        tensors = {name: self.group.of_leader(tensor) for name, tensor in tensors.items()}
-        self._take(step, tensors, state)
-
-    def _take(self, step: int, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        self.trainable.restore(step, tensors, state)
-        self.position = FeedPosition(**state["feed"])
-        self._seconds = float(state["seconds"])
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
+    def _continue(self, checkpoint: Checkpoint | None) -> None:
+        """All processes of the group go on from the checkpoint that the leader has read, if any."""
+        said = self.group.told([checkpoint.step, checkpoint.state] if checkpoint else None)
+        if said is None:
+            return
+        step, state = said
         try:
-            self._take(checkpoint.step, checkpoint.tensors, checkpoint.state)
+            self.trainable.restore(step, checkpoint.tensors if checkpoint else {}, state)
+            self.position = FeedPosition(**state["feed"])
+            self._seconds = float(state["seconds"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            if not self.group.is_leader:
+                raise
             path = list_checkpoints(self.run.checkpoints)[-1]
             raise unusable(path, "does not fit this run", error) from None
 
@@ -187,20 +194,40 @@ def new_trainable(
     plan = run_plan(settings, facts.schedule, d)
     with _memory_errors(plan, device):
         kind = load_kind(settings.kind)(settings.method, plan)
-        if group.size > 1 and not kind.works_in_groups:
-            able = [name for name in kind_names() if load_kind(name).works_in_groups]
-            raise SettingsError(
-                f"kind {settings.kind}: does not say that it can be trained by several processes; "
-                f"start it without torchrun, or take one of {', '.join(able)}"
-            )
-        weights = first_weights(kind, settings, start or {})
+        if group.size > 1:
+            _refuse_group(kind, settings, group)
+        whole = first_weights(kind, settings, start or {}) if group.is_leader else {}
+        weights = {}
+        for name, spec in kind.weights.items():
+            sizes = spec.sizes(d, group.features(plan.n))
+            weights[name] = torch.empty(sizes, dtype=spec.dtype, device=device)
+            group.hand_out(whole.pop(name, None), weights[name], spec.per_feature)
         return Trainable(
-            {name: weight.to(device) for name, weight in weights.items()},
+            weights,
             kind,
             facts.normalizer,
             settings,
             bfloat16=facts.precision == "bfloat16",
             group=group,
+        )
+
+
+def _refuse_group(kind: Kind, settings: FitSettings, group: Group) -> None:
+    flag = "works_split" if group.splits else "works_in_groups"
+    if not getattr(kind, flag):
+        able = ", ".join(name for name in kind_names() if getattr(load_kind(name), flag))
+        what, otherwise = "trained by several processes", "start it without torchrun"
+        if group.splits:
+            what, otherwise = "split over features", "take --split data"
+        raise SettingsError(
+            f"kind {settings.kind}: does not say that it can be {what}; {otherwise}, or take one "
+            f"of {able}"
+        )
+    enabled = Enabling.from_settings(settings, kind.plan.n, kind.plan.steps).n_enabled
+    if group.splits and enabled < group.size:
+        raise SettingsError(
+            f"n_latents {kind.plan.n}: {group.size} processes cannot share the {enabled} features "
+            "that are enabled at first; take fewer processes, or --split data"
         )
 
 

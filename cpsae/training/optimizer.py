@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from cpsae.sae.group import ALONE, Group
 from cpsae.sae.initialization import unit_rows
 from cpsae.sae.kind import Spec, prefix
 from cpsae.training.settings import TrainSettings
@@ -19,8 +20,8 @@ _FROZEN = {"none": (), "encoder": ("w_enc",), "decoder": ("w_dec",)}
 
 
 class PrefixAdam:
-    """Owns the weights of all n features and their moments; trains the first `n_enabled`, but for
-    the matrix that is `frozen`.
+    """Owns the weights of all n features, or of those that this process of a group holds, and their
+    moments; trains the first `n_enabled` of these, but for the matrix that is `frozen`.
 
     `active` holds the views that take part by name, as leaves that ask for gradients unless they
     are frozen: of those whose shape begins with n the first `n_enabled` entries, the others whole.
@@ -32,8 +33,10 @@ class PrefixAdam:
         weights: Mapping[str, Tensor],
         settings: TrainSettings,
         n_enabled: int,
+        group: Group = ALONE,
     ) -> None:
         self.specs = specs
+        self.group = group
         self.weights = dict(weights)
         self.moments = {
             (name, moment): torch.zeros_like(weight)
@@ -71,12 +74,14 @@ class PrefixAdam:
 
     def forget(self, features: Tensor) -> None:
         """Let the moments of these features (numbers, int64) begin anew: the first at 0, the second
-        at the mean of those that are enabled. From 0, with the bias correction of the run's step,
-        a feature's first updates would be three times the learning rate in every coordinate."""
+        at the mean of those that are enabled in the whole group. From 0, with the bias correction
+        of the run's step, a feature's first updates would be three times the learning rate in every
+        coordinate."""
         for (name, which), moment in self.moments.items():
             if self.specs[name].per_feature:
-                typical = moment[: self.n_enabled].mean(dim=0) if which == "exp_avg_sq" else 0
-                moment[features] = typical
+                enabled = moment[: self.n_enabled]
+                second = which == "exp_avg_sq"
+                moment[features] = self.group.mean_of_features(enabled) if second else 0
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor], lr: float) -> None:
@@ -91,7 +96,7 @@ class PrefixAdam:
             along = (gradient * weight).sum(dim=1, keepdim=True)
             gradient.addcmul_(along, weight, value=-1)
         if self.clip:
-            gradients = _clipped(gradients, self.clip)
+            gradients = self._clipped(gradients)
         for names, decay in self._groups:
             self._adam(names, gradients, lr, decay)
         for name in self._unit:
@@ -124,21 +129,25 @@ class PrefixAdam:
         moments = {f"{name}.{moment}": value for (name, moment), value in self.moments.items()}
         return {**self.weights, **moments, "optimizer_step": next(iter(self.steps.values()))}
 
-    def restore(self, tensors: Mapping[str, Tensor], n_enabled: int) -> None:
-        """Take back what `tensors` gave."""
-        for name, value in self.tensors().items():
-            value.copy_(tensors[name])
-        for step in self.steps.values():
-            step.copy_(tensors["optimizer_step"])
+    def per_feature(self) -> set[str]:
+        """Which of `tensors` have a row for each feature."""
+        names = {name for name, spec in self.specs.items() if spec.per_feature}
+        return names | {f"{name}.{moment}" for name in names for moment in _MOMENTS}
+
+    def restored(self, n_enabled: int) -> None:
+        """Go on, once what `tensors` gives was filled with what it gave before."""
+        first, *others = self.steps.values()
+        for step in others:
+            step.copy_(first)
         self.enable(n_enabled)
 
     def _prefix(self, name: str, tensor: Tensor) -> Tensor:
         return tensor[: self.n_enabled] if self.specs[name].per_feature else tensor
 
-
-def _clipped(gradients: Mapping[str, Tensor], largest: float) -> dict[str, Tensor]:
-    """Gradients scaled so that the norm of all together is at most `largest`."""
-    total = torch.nn.utils.get_total_norm(list(gradients.values()))
-    scale = (largest / (total + 1e-6)).clamp(max=1.0)
-    # not in place: two of them may be one tensor
-    return {name: gradient * scale for name, gradient in gradients.items()}
+    def _clipped(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Gradients scaled so that the norm of all together, those of the whole group included, is
+        at most `clip`."""
+        total = self.group.norm(gradients, self.per_feature())
+        scale = (self.clip / (total + 1e-6)).clamp(max=1.0)
+        # not in place: two of them may be one tensor
+        return {name: gradient * scale for name, gradient in gradients.items()}

@@ -28,7 +28,7 @@ SWEEP = "sweep.json"
 """What stands beside the runs of a sweep."""
 
 # Settings that change neither the weights nor the files that are compared between runs.
-_FREE = ("device", "checkpoint_every", "keep_checkpoints")
+_FREE = ("device", "split", "checkpoint_every", "keep_checkpoints")
 
 
 class RunFolder:

@@ -25,6 +25,8 @@ from cpsae.sae.progressive import EnablingSettings
 
 DEFAULT_KIND = "competitive"
 
+Split = Literal["data", "features"]
+
 
 class FeedSettings(Settings):
     """Which rows make a batch, and in which order."""
@@ -87,6 +89,8 @@ class TrainSettings(Settings):
     device: Device = "auto"
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the matrix products; weights and sums are float32. auto: bfloat16 on a GPU."""
+    split: Split = "data"
+    """What several processes share: rows of each batch, or features of the dictionary."""
     log_every: Count = Field(10, ge=1)
     checkpoint_every: Count = Field(500, ge=1)
     """Steps between two checkpoints; rounded up to a multiple of log_every."""

@@ -36,7 +36,9 @@ def sparse(objective: Objective, w: Mapping[str, Tensor], x_BD: Tensor) -> Step:
     kept = _Kept.of(entries, latents.competed)
     seen = Latents(*map(_leaf, latents))  # type: ignore[arg-type]
     values_E = kept.values.requires_grad_()
-    x_hat_BD = kept.decoded(values_E, w["w_dec"].detach()) + w["b_dec"].detach()
+    group = objective.kind.group
+    of_features = group.sum_of_features(kept.decoded(values_E, w["w_dec"].detach()))
+    x_hat_BD = of_features + w["b_dec"].detach()
     loss = objective.loss(w, x_BD, seen, x_hat_BD)
     names = [name for name, weight in w.items() if weight.requires_grad]
     of_latents = [t for t in seen if t is not None and t.requires_grad]
@@ -67,7 +69,7 @@ def sparse(objective: Objective, w: Mapping[str, Tensor], x_BD: Tensor) -> Step:
 def _are_many(entries: Tensor, a_BM: Tensor, group: Group) -> bool:
     """In the group's batch: all its processes go the same way, or they would wait for each other's
     answers in encoding and in the loss."""
-    most = PAYS_BELOW * group.rows(len(a_BM)) * a_BM.shape[1]
+    most = PAYS_BELOW * group.rows(len(a_BM)) * group.whole(a_BM.shape[1])
     return group.count(len(entries)) > most
 
 
@@ -142,7 +144,7 @@ def _gradients(
         "w_enc": g_w_enc,
         "b_enc": g_b_enc,
         "w_dec": kept.of_each_feature(kept.values, g_x_hat_BD),
-        "b_dec": g_x_hat_BD.sum(0),
+        "b_dec": objective.kind.group.once(g_x_hat_BD.sum(0)),
     }
     return objective.uncentred(w, made)
 

@@ -5,6 +5,7 @@ Names: B rows, D dimensions, M enabled features (n_(t-1) in the paper).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from cpsae.sae.kinds import load_kind
 from cpsae.sae.losses import sparsity
 from cpsae.sae.normalization import Normalizer
 from cpsae.sae.progressive import Enabling, Importance
+from cpsae.tensor_files import Streamed
 from cpsae.training.births import Births
 from cpsae.training.choose_rule import rule_for
 from cpsae.training.optimizer import PrefixAdam
@@ -74,18 +76,20 @@ class Trainable:
         rule: StepRule | None = None,
         group: Group = ALONE,
     ) -> None:
-        """weights: of all n features, by the names of `kind.weights`, on the run's device. rule:
-        by default the one that is faster there. group: the processes that share its batches."""
+        """weights: of all n features, or of those that this process of the group holds, by the
+        names of `kind.weights`, on the run's device. rule: by default the one that is faster there.
+        group: the processes that train it together."""
         n, device = kind.plan.n, weights["b_dec"].device
         self.settings = settings
         self.normalizer = normalizer
-        self.kind = kind.to(device)
-        self.kind.group = self.group = group
+        self.group = group
+        self.kind = kind.join(group).to(device)
         self.objective = Objective(self.kind, settings.center, bfloat16)
         self.rule = rule or rule_for(self.kind, device)
         self.enabling = Enabling.from_settings(settings, n, kind.plan.steps)
-        self.importance = Importance.from_settings(settings, n, device)
-        self.optimizer = PrefixAdam(kind.weights, weights, settings, self.enabling.n_enabled)
+        self.importance = Importance.from_settings(settings, group.features(n), device)
+        enabled = group.features(self.enabling.n_enabled)
+        self.optimizer = PrefixAdam(kind.weights, weights, settings, enabled, group)
         self.births = Births(settings, kind.plan, settings.seed, device, group)
         self.device = device
         self.step = 0
@@ -103,30 +107,34 @@ class Trainable:
         self.step += 1
         x_BD = self.normalizer.normalize(rows_BD.to(self.device, non_blocking=True))
         figures = {"temperature": None, **self.kind.figures()} if measure else {}
-        n_enabled = self.optimizer.n_enabled
+        n_enabled = self.enabling.n_enabled
         self.feature_products += n_enabled * self.kind.products_now()
         step = self.rule(self.objective, self.optimizer.active, x_BD)
-        gradients = self.group.mean({**step.gradients, _TOTAL: step.loss.total})
+        loss = self.group.once(step.loss.total)
+        per_feature = self.optimizer.per_feature()
+        gradients = self.group.combined({**step.gradients, _TOTAL: loss}, per_feature)
         loss = gradients.pop(_TOTAL)
         if self.step <= _EARLY_STEPS:
             self.early_loss += loss
         self.optimizer.step(gradients, lr)
         self.kind.updates = self.step
-        rho = self.importance.update(self.importance.indicator(step.latents.raw, self.group))
+        indicator = self.importance.indicator(step.latents.raw, self.group)
+        rho = self.importance.update(indicator, self.group)
         self.kind.after_step(self.step, rho, step.latents)
         added = self.enabling.advance(self.step, rho)
+        new = range(n_enabled, n_enabled + added)
         born = self.births.after_update(
-            self.step, added, x_BD, step.latents, self.objective, self.optimizer
+            self.step, new, x_BD, step.latents, self.objective, self.optimizer
         )
         if born:  # the batch was reconstructed once more
             self.feature_products += 2 * n_enabled
         if added:
-            self.optimizer.enable(self.enabling.n_enabled)
+            self.optimizer.enable(self.group.features(self.enabling.n_enabled))
         if not measure:
             return None
-        a_BM = step.latents.competed
-        l0 = (a_BM != 0).sum().double() / len(x_BD)
-        parts = self.group.mean({"l0": l0, "l1": sparsity(a_BM), **step.loss.parts})
+        a_BM, of_all = step.latents.competed, self.group.sum_of_features
+        l0 = of_all((a_BM != 0).sum().double() / len(x_BD))
+        parts = self.group.mean({"l0": l0, "l1": of_all(sparsity(a_BM)), **step.loss.parts})
         l0 = parts.pop("l0")
         return StepResult(
             loss=loss.item(),
@@ -152,24 +160,59 @@ class Trainable:
         return all(bool(weight.isfinite().all()) for weight in self.optimizer.weights.values())
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What an exact resume needs: tensors by name, and what JSON can hold."""
+        """What an exact resume needs: tensors by name, which the next update changes, and what JSON
+        can hold. Of what is `per_feature`, what this process holds."""
         tensors = {**self.optimizer.tensors(), **self.importance.state(), **self.births.state()}
         tensors["early_loss"] = self.early_loss
         tensors |= {_KIND + name: tensor for name, tensor in self.kind.tensors.items()}
         state = {**self.enabling.state(), "feature_products": self.feature_products}
         return tensors, state
 
-    def restore(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Take back what `state` gave after update `step`."""
+    def per_feature(self) -> set[str]:
+        """Which of the tensors of `state` have a row for each feature."""
+        of_kind = {_KIND + name for name, spec in self.kind.state.items() if spec.per_feature}
+        return {
+            *self.optimizer.per_feature(),
+            *self.importance.state(),
+            *self.births.state(),
+        } | of_kind
+
+    def restore(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Take back what `state` gave after update `step`. tensors: those of all features, which
+        the leader of the group alone has to give."""
         self.step = self.kind.updates = step
         self.enabling.load_state(state)
-        self.importance.load_state(tensors)
         self.feature_products = int(state["feature_products"])
-        self.births.load_state(tensors)
-        self.early_loss.copy_(tensors["early_loss"])
-        for name, tensor in self.kind.tensors.items():
-            tensor.copy_(tensors[_KIND + name])
-        self.optimizer.restore(tensors, self.enabling.n_enabled)
+        per_feature, leads = self.per_feature(), self.group.is_leader
+        for name, own in self.state()[0].items():
+            self.group.hand_out(tensors[name] if leads else None, own, name in per_feature)
+        self.optimizer.restored(self.group.features(self.enabling.n_enabled))
+
+    def whole_state(self) -> dict[str, Streamed]:
+        """The tensors of `state`, of all features, for the leader of the group; all call it, and go
+        through it in the same order."""
+        n, per_feature = self.kind.plan.n, self.per_feature()
+        return {
+            name: self._whole(tensor, n, 0 if name in per_feature else None)
+            for name, tensor in self.state()[0].items()
+        }
+
+    def whole_autoencoder(self) -> dict[str, Streamed]:
+        """What sae.safetensors holds, centring folded in, in the same way."""
+        weights = _folded(self.kind, self.optimizer.weights, self.settings.center)
+        packed = self.kind.pack({name: weight.float() for name, weight in weights.items()})
+        which = {
+            spec.saved or name: int(spec.transposed) if spec.per_feature else None
+            for name, spec in self.kind.weights.items()
+        }
+        n = self.kind.plan.n
+        return {name: self._whole(tensor, n, which[name]) for name, tensor in packed.items()}
+
+    def _whole(self, own: Tensor, n: int, features: int | None) -> Streamed:
+        shape = list(own.shape)
+        if features is not None:
+            shape[features] = n
+        return Streamed(own.dtype, tuple(shape), partial(self.group.blocks, own, n, features))
 
     def autoencoder(self, hook: dict[str, Any]) -> SparseAutoencoder:
         """A copy for inference, centring folded in."""

@@ -13,7 +13,7 @@ from cpsae.training.settings import FeedSettings, FitSettings
 MOST_MEMBERS = 256
 _SHARED = (*FeedSettings.model_fields, "steps")
 """Keys that the feed or the length of the run owns: all runs of a sweep have them in common."""
-OF_THE_MACHINE = ("device", "log_every", "checkpoint_every", "keep_checkpoints")
+OF_THE_MACHINE = ("device", "split", "log_every", "checkpoint_every", "keep_checkpoints")
 """Keys that say how runs are made, not what they are."""
 
 

@@ -6,8 +6,9 @@ import os
 import pytest
 import torch
 
-from cpsae.durable import write_atomic
+from cpsae.durable import write_stream
 from cpsae.errors import DiskError, RunError
+from cpsae.tensor_files import in_memory
 from cpsae.training.checkpoint import (
     Checkpoint,
     list_checkpoints,
@@ -21,8 +22,13 @@ def some(step):
     return Checkpoint(step, tensors, {"feed": {"epoch": 1}, "temperature": 0.1 + 0.2})
 
 
+def save(folder, step, keep):
+    checkpoint = some(step)
+    return save_checkpoint(folder, step, in_memory(checkpoint.tensors), checkpoint.state, keep)
+
+
 def test_comes_back_exactly(tmp_path):
-    path = save_checkpoint(tmp_path / "c", some(500), keep=2)
+    path = save(tmp_path / "c", 500, keep=2)
     assert path.name == "step-000500"
     back = load_checkpoint(path)
     assert (back.step, back.state) == (500, some(500).state)
@@ -35,7 +41,7 @@ def test_keeps_the_last_and_removes_leftovers(tmp_path):
     leftover = tmp_path / ".step-000007.tmp"
     leftover.mkdir()
     for step in (999_990, 1_000_000, 10_000_000):
-        save_checkpoint(tmp_path, some(step), keep=2)
+        save(tmp_path, step, keep=2)
     assert [load_checkpoint(path).step for path in list_checkpoints(tmp_path)] == [
         1_000_000,
         10_000_000,
@@ -45,10 +51,10 @@ def test_keeps_the_last_and_removes_leftovers(tmp_path):
 
 
 def test_what_is_no_checkpoint_is_left_alone(tmp_path):
-    save_checkpoint(tmp_path, some(5), keep=1)
+    save(tmp_path, 5, keep=1)
     for name in ("step-old", "step-5.bak", "notes"):
         (tmp_path / name).mkdir()
-    save_checkpoint(tmp_path, some(6), keep=1)
+    save(tmp_path, 6, keep=1)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000006"]
     assert (tmp_path / "step-old").exists()
     assert list_checkpoints(tmp_path / "absent") == []
@@ -56,16 +62,17 @@ def test_what_is_no_checkpoint_is_left_alone(tmp_path):
 
 @pytest.mark.parametrize("failing", ["state.safetensors", "state.json"])
 def test_a_full_disk_leaves_the_one_before(tmp_path, monkeypatch, failing):
-    before = save_checkpoint(tmp_path, some(10), keep=1)
+    before = save(tmp_path, 10, keep=1)
 
-    def full(path, *buffers):
+    def full(path, buffers):
         if path.name == failing:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write_atomic(path, *buffers)
+        write_stream(path, buffers)
 
-    monkeypatch.setattr("cpsae.training.checkpoint.write_atomic", full)
+    for module in ("cpsae.durable", "cpsae.tensor_files"):
+        monkeypatch.setattr(f"{module}.write_stream", full)
     with pytest.raises(DiskError, match="disk is full") as caught:
-        save_checkpoint(tmp_path, some(20), keep=1)
+        save(tmp_path, 20, keep=1)
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == [before.name]
     assert load_checkpoint(before).step == 10
@@ -84,7 +91,7 @@ def test_a_full_disk_leaves_the_one_before(tmp_path, monkeypatch, failing):
     ],
 )
 def test_broken_ones_are_one_line(tmp_path, name, content):
-    path = save_checkpoint(tmp_path, some(1), keep=1)
+    path = save(tmp_path, 1, keep=1)
     (path / name).unlink() if content is None else (path / name).write_bytes(content)
     with pytest.raises(RunError) as caught:
         load_checkpoint(path)
@@ -94,7 +101,7 @@ def test_broken_ones_are_one_line(tmp_path, name, content):
 
 
 def test_cut_short_anywhere_is_one_line(tmp_path):
-    path = save_checkpoint(tmp_path, some(1), keep=1)
+    path = save(tmp_path, 1, keep=1)
     whole = (path / "state.safetensors").read_bytes()
     for length in range(0, len(whole), 11):
         (path / "state.safetensors").write_bytes(whole[:length])

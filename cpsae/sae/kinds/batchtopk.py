@@ -7,3 +7,4 @@ class BatchTopK(BatchTopKKind):
     """a = f where f is among the batch's k * B largest (training) or f > threshold (inference)."""
 
     name = "batchtopk"
+    works_split = True

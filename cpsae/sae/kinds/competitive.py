@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from cpsae.config import Settings as Group
+from cpsae.config import Settings
 from cpsae.sae.affine import affine
 from cpsae.sae.competition import TemperatureSchedule, TemperatureSettings, compete
 from cpsae.sae.form import Form
@@ -14,7 +14,7 @@ from cpsae.sae.kind import Latents, RunPlan, Spec, Weights, finite
 from cpsae.sae.l1 import L1Kind, L1Settings
 
 
-class CompetitionSettings(Group):
+class CompetitionSettings(Settings):
     """Over which features the softmax of Eq. 5 is taken (reading 10)."""
 
     over: Literal["enabled", "active"] = "enabled"
@@ -33,6 +33,7 @@ class Competitive(L1Kind):
     """a = softmax(f / T) * f, f = ReLU(W_enc x + b_enc), with the L1 term of Eq. 2."""
 
     name = "competitive"
+    works_split = True
     Settings = CompetitiveSettings
     settings: CompetitiveSettings
     state: ClassVar[Mapping[str, Spec]] = {
@@ -49,7 +50,8 @@ class Competitive(L1Kind):
     def encode(self, w: Weights, x: Tensor) -> Latents:
         """x: (..., D); all M enabled features share the softmax."""
         f = affine(x, w["w_enc"], w["b_enc"]).relu()
-        competed = compete(f, self.tensors["temperature"], self.settings.competition.over)
+        over = self.settings.competition.over
+        competed = compete(f, self.tensors["temperature"], over, self.group)
         return Latents(raw=f, competed=competed)
 
     def form(self, w: Weights) -> Form:  # noqa: ARG002
@@ -64,12 +66,13 @@ class Competitive(L1Kind):
     def compete_into(self, f_bM: Tensor, a_bM: Tensor) -> None:
         """Eq. 5."""
         torch.mul(f_bM, 1 / float(self.tensors["temperature"]), out=a_bM)
-        torch.softmax(a_bM, dim=-1, out=a_bM).mul_(f_bM)
+        self.group.softmax(a_bM, out=a_bM).mul_(f_bM)
 
     def pull_back(self, f_bM: Tensor, a_bM: Tensor, g_bM: Tensor) -> None:
         """With s = a / f the softmax, df = s (g + (f g - <a, g>) / T): where one feature takes all,
         the brackets are 0 to the last bit."""
-        along_b1 = torch.mul(a_bM, g_bM).sum(dim=1, keepdim=True)
+        own_b1 = torch.mul(a_bM, g_bM).sum(dim=1, keepdim=True)
+        along_b1 = self.group.sum_of_features(own_b1)
         turned_bM = torch.mul(f_bM, g_bM).sub_(along_b1)
         g_bM.add_(turned_bM, alpha=1 / float(self.tensors["temperature"])).mul_(a_bM).div_(f_bM)
 

@@ -40,6 +40,7 @@ class Gated(Kind):
     }
     products = 7
     works_in_groups = True
+    works_split = True
 
     def encode(self, w: Weights, x: Tensor) -> Latents:
         """x: (..., D). f is ReLU(gate)."""
@@ -56,7 +57,7 @@ class Gated(Kind):
         """Parts: mse; penalty, the L1 norm of ReLU(gate); gate, the squared error of what that
         reconstructs."""
         mse = self.mse(x_BD, x_hat_BD)
-        penalty = sparsity(latents.raw)
+        penalty = self.group.sum_of_features(sparsity(latents.raw))
         held = {name: weight.detach() for name, weight in w.items()}
         gate = self.mse(x_BD, self.decode(held, latents.raw))
         total = mse + self.settings.l1 * penalty + self.settings.gate_coefficient * gate

@@ -44,6 +44,7 @@ class JumpReLU(RevivingKind):
     """
 
     name = "jumprelu"
+    works_split = True
     Settings = JumpReLUSettings
     settings: JumpReLUSettings
     weights: ClassVar[Mapping[str, Spec]] = {**STANDARD, "threshold": Spec("n", start=0.001)}
@@ -73,7 +74,8 @@ class JumpReLU(RevivingKind):
         """Parts: mse, aux and penalty, (L0 / target_l0 - 1)^2."""
         total, parts = super().loss(w, x_BD, latents, x_hat_BD)
         assert latents.gate is not None, "encode_batch gives the gate"
-        l0 = self.group.batch_mean(latents.gate.sum() / len(x_BD))
+        own = self.group.sum_of_features(latents.gate.sum() / len(x_BD))
+        l0 = self.group.batch_mean(own)
         penalty = (l0 / self.settings.target_l0 - 1).square()
         risen = min(1.0, self.updates / self.warmup_steps) if self.warmup_steps else 1.0
         weight = risen * self.settings.l0_coefficient

@@ -41,6 +41,7 @@ class LCABatchTopK(BatchTopKKind):
     """
 
     name = "lca-batchtopk"
+    works_split = True
     Settings = LCASettings
     settings: LCASettings
     inference_settings: ClassVar[tuple[str, ...]] = ("k", "inhibition")

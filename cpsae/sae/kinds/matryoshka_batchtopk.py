@@ -36,6 +36,7 @@ class MatryoshkaBatchTopK(BatchTopKKind):
     """
 
     name = "matryoshka-batchtopk"
+    works_split = True
     Settings = MatryoshkaSettings
     settings: MatryoshkaSettings
     products: ClassVar[int] = 8
@@ -45,8 +46,9 @@ class MatryoshkaBatchTopK(BatchTopKKind):
         mse = self.mse(x_BD, x_hat_BD)
         errors = [mse]
         last, shorter = latents.competed.shape[1], widen(x_hat_BD)
-        for size in self._sizes(last):
-            shorter = shorter - latents.competed[:, size:last] @ w["w_dec"][size:last]
+        for size in map(self.group.features, self._sizes(self.group.whole(last))):
+            left_out = latents.competed[:, size:last] @ w["w_dec"][size:last]
+            shorter = shorter - self.group.sum_of_features(left_out)
             errors.append(self.mse(x_BD, shorter))
             last = size
         nested = sum(errors[1:], start=mse) / len(errors)

@@ -40,6 +40,7 @@ class PAnneal(Kind):
     name = "p-anneal"
     Settings = PAnnealSettings
     works_in_groups = True
+    works_split = True
     settings: PAnnealSettings
     state: ClassVar[Mapping[str, Spec]] = {
         "weight": Spec("", dtype=torch.float64),
@@ -62,17 +63,23 @@ class PAnneal(Kind):
     def loss(self, w: Weights, x_BD: Tensor, latents: Latents, x_hat_BD: Tensor) -> Loss:  # noqa: ARG002
         """Parts: mse and penalty."""
         mse = self.mse(x_BD, x_hat_BD)
-        penalty = _penalty(latents.raw, self.p(self.updates))
+        penalty = self._penalty(latents.raw, self.p(self.updates))
         weight = self.tensors["weight"].to(penalty.dtype)
         return Loss(mse + weight * penalty, {"mse": mse, "penalty": penalty})
 
     @torch.no_grad()
     def after_step(self, step: int, rho: Tensor, latents: Latents) -> None:  # noqa: ARG002
         """Lower p, and set the weight so that the batch's weighted penalty stays what it was."""
-        before = self.group.batch_mean(_penalty(latents.raw, self.p(step - 1)))
-        after = self.group.batch_mean(_penalty(latents.raw, self.p(step)))
+        before = self.group.batch_mean(self._penalty(latents.raw, self.p(step - 1)))
+        after = self.group.batch_mean(self._penalty(latents.raw, self.p(step)))
         ratio = torch.where(after > 0, before / after, 1.0)
         self.tensors["weight"].mul_(ratio.double())
+
+    def _penalty(self, f_BM: Tensor, p: float) -> Tensor:
+        """sum (f + e)^p - e^p over M, averaged over B: f itself where p = 1, and 0 where f = 0."""
+        wide = widen(f_BM)
+        raised = (wide + _SMALLEST).pow(p) - _SMALLEST**p
+        return self.group.sum_of_features((raised * (wide > 0)).sum() / len(f_BM))
 
     def p(self, updates: int) -> float:
         """The exponent of the update after so many."""
@@ -88,11 +95,3 @@ class PAnneal(Kind):
     def figures(self) -> dict[str, float]:
         """p, and the penalty's weight. Waits for the GPU."""
         return {"p": self.p(self.updates), "penalty_weight": float(self.tensors["weight"])}
-
-
-def _penalty(f_BM: Tensor, p: float) -> Tensor:
-    """sum (f + e)^p - e^p over M, averaged over B: f itself where p = 1, and 0 where f = 0."""
-    wide = widen(f_BM)
-    raised = (wide + _SMALLEST).pow(p) - _SMALLEST**p
-    total: Tensor = (raised * (wide > 0)).sum()
-    return total / len(f_BM)

@@ -14,6 +14,7 @@ class ReLU(L1Kind):
     """a = f = ReLU(W_enc x + b_enc), with the L1 term of Eq. 2."""
 
     name = "relu"
+    works_split = True
     keeps_f: ClassVar[bool] = True
 
     def encode(self, w: Weights, x: Tensor) -> Latents:

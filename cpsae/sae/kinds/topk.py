@@ -16,6 +16,7 @@ class TopK(RevivingKind):
     """a = f where f is among its row's k largest, else 0. With fewer than k enabled, all stay."""
 
     name = "topk"
+    works_split = True
     Settings = TopKSettings
     settings: TopKSettings
     inference_settings: ClassVar[tuple[str, ...]] = ("k",)
@@ -37,17 +38,19 @@ class TopK(RevivingKind):
         """x: (B, D)."""
         latents, features_BK = self._encode(w, x_BD)
         rows = torch.arange(len(x_BD), device=x_BD.device)[:, None]
-        entries = rows * latents.raw.shape[1] + features_BK
-        return latents._replace(entries=entries.flatten())
+        entries = (rows * latents.raw.shape[1] + features_BK).flatten()
+        if self.group.splits:  # most of a row's largest are another process's
+            entries = entries[latents.competed.flatten()[entries] > 0]
+        return latents._replace(entries=entries)
 
     def share_kept(self) -> float:
         """k of n."""
         return self.k / self.plan.n
 
     def _encode(self, w: Weights, x: Tensor) -> tuple[Latents, Tensor]:
-        """With the features (..., k) that are kept."""
+        """With the features (..., k) of which the others are not kept."""
         pre = affine(x, w["w_enc"], w["b_enc"])
         f = pre.relu()
-        values, features = torch.topk(f, min(self.k, f.shape[-1]), dim=-1, sorted=False)
+        values, features = self.group.largest_in_rows(f, self.k)
         kept = torch.zeros_like(f).scatter_(-1, features, values)
         return Latents(raw=f, competed=kept, pre=pre), features
