@@ -233,7 +233,8 @@ def autoencoder_of(
     or RuntimeError where they do not fit each other."""
     for name, tensor in kind.tensors.items():
         tensor.copy_(tensors[_KIND + name])
-    weights = {name: tensors[name] for name in kind.weights}
+    # as they lie in a file, products may round in another way than as they lay in training
+    weights = {name: tensors[name].clone() for name in kind.weights}
     return SparseAutoencoder.from_training(_folded(kind, weights, center), kind, **rest)
 
 
