@@ -11,6 +11,7 @@ from cpsae.device import choose_device
 from cpsae.durable import set_aside
 from cpsae.errors import SettingsError, StoreError
 from cpsae.events import Note, OnEvent, ignore
+from cpsae.sae.group import Group
 from cpsae.stages.figures import in_words
 from cpsae.stages.jobs import Job, check, store_as_first_seen
 from cpsae.stages.opening import open_to_train, refuse_to_follow, stopped_where_it_waits
@@ -84,7 +85,7 @@ def fit(
         )
         device = choose_device(settings.device, worker.local_rank)
         if complete is None and group.is_leader:
-            opened = _made_ready(job, opened, device, fresh, heard, group.size)
+            opened = _made_ready(job, opened, device, fresh, heard, group)
         with shown_in(shown, [run.path], heard) as trackers:
             if complete is None:
                 trained = train(opened, [job], device, trackers.listen, should_stop, group)
@@ -113,13 +114,13 @@ def _summary_if_complete(
 
 
 def _made_ready(
-    job: Job, store: Store, device: torch.device, fresh: bool, on_event: OnEvent, processes: int
+    job: Job, store: Store, device: torch.device, fresh: bool, on_event: OnEvent, group: Group
 ) -> Store:
     """The store as the run sees it, once nothing is in its way."""
     run = job.run
     if run.started and not fresh:
         return store_as_first_seen([job], store)
-    check(job, store, device, processes)
+    check(job, store, device, group)
     if run.started:
         on_event(Note(f"{run.path} is kept as {set_aside(run.path, 'run')}"))
     return store

@@ -45,12 +45,12 @@ class Job:
         return longer
 
 
-def check(job: Job, store: Store, device: torch.device, processes: int = 1) -> None:
-    """Raises SettingsError, before anything is written, where the settings do not fit the store or
-    the memory of one of so many processes."""
+def check(job: Job, store: Store, device: torch.device, group: Group) -> None:
+    """Raises SettingsError, before anything is written, where the settings do not fit the store,
+    the group or the memory of one of its processes."""
     facts = find_facts(store.training, job.settings, device)
-    refuse_large([job.settings], store.d, device, processes)
-    refuse_unfit(job.settings, facts.schedule, store.d)
+    refuse_large([job.settings], store.d, device, group.size)
+    refuse_unfit(job.settings, facts.schedule, store.d, group)
 
 
 def store_as_first_seen(jobs: Sequence[Job], store: Store) -> Store:

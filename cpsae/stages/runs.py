@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 
-from cpsae.device import threads_put_back
+from cpsae.device import free_memory, threads_put_back
 from cpsae.durable import writer_lock
 from cpsae.errors import NonFiniteError
 from cpsae.evaluation.held_out import HeldOutResult, measure, nothing_held_out
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.json_files import write_object
+from cpsae.memory import gigabytes
 from cpsae.sae.autoencoder import SparseAutoencoder, load
+from cpsae.sae.files import WEIGHTS
 from cpsae.sae.group import ALONE, Group
 from cpsae.stages.jobs import Job, as_the_leader, begin
 from cpsae.store import Store
@@ -24,6 +26,9 @@ from cpsae.training.facts import Facts
 from cpsae.training.feed import ActivationFeed
 from cpsae.training.loop import Loop, Stopped
 from cpsae.training.member import Member
+
+_WITH_LATENTS = 2
+"""Times its weights that a dictionary takes while it is evaluated, about."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,8 @@ def train(
         found = None
         if group.is_leader:
             with suppress(StoppedWaiting):
-                found = _finish(store, done, facts, device, on_event, should_stop)
+                where = _to_evaluate(done, device, group, on_event)
+                found = _finish(store, done, facts, where, on_event, should_stop)
         summaries = group.told(found if found is None else list(found.values()))
         if summaries is None:
             return Stopped(loop.steps, loop.steps)
@@ -152,6 +158,25 @@ def _finish(
         job.run.write_evaluation(result.as_json(), store)
         write_object(job.run.summary, summaries[job])
     return summaries
+
+
+def _to_evaluate(
+    done: dict[Job, Member], device: torch.device, group: Group, on_event: OnEvent
+) -> torch.device:
+    """Where the whole autoencoders are: one that was split may not fit the device of a part."""
+    free = free_memory(device)
+    if not group.splits or device.type == "cpu" or free is None:
+        return device
+    weights = sum((job.run.path / WEIGHTS).stat().st_size for job in done)
+    if _WITH_LATENTS * weights <= free.bytes:
+        return device
+    on_event(
+        Note(
+            f"evaluated on the CPU: the whole dictionary takes {gigabytes(weights)}, {device} has "
+            f"{gigabytes(free.bytes)} free"
+        )
+    )
+    return torch.device("cpu")
 
 
 def _measured(

@@ -94,7 +94,7 @@ def sweep(
                 device = choose_device(first.device, worker.local_rank)
                 with ExitStack() as stack:
                     if group.is_leader:
-                        opened = _made_ready(jobs, to_do, opened, device, group.size)
+                        opened = _made_ready(jobs, to_do, opened, device, group)
                         stack.enter_context(writer_lock(folder, "sweep", heard))
                     trained = train(opened, to_do, device, trackers.listen, should_stop, group)
             if isinstance(trained, Stopped):
@@ -125,13 +125,13 @@ def _unfinished(
 
 
 def _made_ready(
-    jobs: Sequence[Job], to_do: Sequence[Job], store: Store, device: torch.device, processes: int
+    jobs: Sequence[Job], to_do: Sequence[Job], store: Store, device: torch.device, group: Group
 ) -> Store:
     """The store as the runs see it, once nothing is in their way."""
     store = store_as_first_seen(jobs, store)
     for job in to_do:
         if not job.run.started:
-            check(job, store, device, processes)
+            check(job, store, device, group)
     return store
 
 

@@ -194,8 +194,7 @@ def new_trainable(
     plan = run_plan(settings, facts.schedule, d)
     with _memory_errors(plan, device):
         kind = load_kind(settings.kind)(settings.method, plan)
-        if group.size > 1:
-            _refuse_group(kind, settings, group)
+        _refuse_group(kind, settings, group)
         whole = first_weights(kind, settings, start or {}) if group.is_leader else {}
         weights = {}
         for name, spec in kind.weights.items():
@@ -213,6 +212,8 @@ def new_trainable(
 
 
 def _refuse_group(kind: Kind, settings: FitSettings, group: Group) -> None:
+    if group.size == 1:
+        return
     flag = "works_split" if group.splits else "works_in_groups"
     if not getattr(kind, flag):
         able = ", ".join(name for name in kind_names() if getattr(load_kind(name), flag))
@@ -231,11 +232,12 @@ def _refuse_group(kind: Kind, settings: FitSettings, group: Group) -> None:
         )
 
 
-def refuse_unfit(settings: FitSettings, schedule: Schedule, d: int) -> None:
-    """Raises SettingsError where the settings do not fit d. Makes no weights."""
+def refuse_unfit(settings: FitSettings, schedule: Schedule, d: int, group: Group = ALONE) -> None:
+    """Raises SettingsError where the settings do not fit d or the group. Makes no weights."""
     plan = run_plan(settings, schedule, d)
     with _memory_errors(plan, torch.device("cpu")):
-        load_kind(settings.kind)(settings.method, plan)
+        kind = load_kind(settings.kind)(settings.method, plan)
+    _refuse_group(kind, settings, group)
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """How much memory a training takes, before it takes it."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -14,12 +16,12 @@ from cpsae.sae.kind import RunPlan
 from cpsae.sae.kinds import load_kind
 from cpsae.training.choose_rule import latent_copies, rule_for
 from cpsae.training.dense_rule import Dense
-from cpsae.training.settings import FitSettings
+from cpsae.training.settings import FitSettings, Split
 
 _OF_A_WEIGHT = 4
 """The weight, two moments and its gradient."""
 _SENT = 1
-"""More of them among several processes: the gradient as it goes from one to another."""
+"""More of them among processes that share batches: the gradient as it goes from one to another."""
 _BATCH_COPIES = 8
 """Batches of rows at once: those that are read ahead, the normalised one, its reconstruction and
 their gradients."""
@@ -27,6 +29,8 @@ their gradients."""
 
 _SMALLEST_BATCH = 256
 """Below which a smaller dictionary is the better advice."""
+_MOST_PROCESSES = 1024
+"""Over so many at most is a dictionary advised to be split."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,18 @@ def plan_memory(
     n: int | None = None,
     batch: int | None = None,
     processes: int = 1,
+    split: Split | None = None,
 ) -> MemoryPlan:
-    """Of runs that are trained together on rows (d,), of one of the processes that share a batch.
-    n, batch: in place of their own. Takes no memory itself."""
-    rows = -(-(batch or runs[0].batch_size) // processes)
-    of_a_weight = _OF_A_WEIGHT + (_SENT if processes > 1 else 0)
+    """Of runs that are trained together on rows (d,), of one of the processes that share batches or
+    features. n, batch, split: in place of their own. Takes no memory itself."""
+    of_batch, of_features = processes, 1
+    if (split or runs[0].split) == "features":
+        of_batch, of_features = 1, processes
+    rows = -(-(batch or runs[0].batch_size) // of_batch)
+    of_a_weight = _OF_A_WEIGHT + (_SENT if of_batch > 1 else 0)
     weights, latents, kept = 0, [], True
     for settings in runs:
-        features = n or settings.n_latents or d
+        features = -(-(n or settings.n_latents or d) // of_features)
         kind_class = load_kind(settings.kind)
         with torch.device("meta"):
             kind = kind_class(settings.method, RunPlan(d, settings.n_latents or d))
@@ -85,8 +93,8 @@ def refuse_large(
 ) -> MemoryPlan:
     """The plan of one of so many processes. Raises SettingsError where it is more than what is
     free."""
-    plan_of = partial(plan_memory, runs, d, device, processes=processes)
-    plan, free = plan_of(), free_memory(device)
+    plan_of = partial(plan_memory, runs, d, device)
+    plan, free = plan_of(processes=processes), free_memory(device)
     if free is None or plan.total <= free.bytes:
         return plan
     settings = runs[0]
@@ -95,17 +103,34 @@ def refuse_large(
     raise SettingsError(
         f"{together}n_latents {settings.n_latents or d} and batch_size {settings.batch_size}: "
         f"training takes about {plan}, {device} has {gigabytes(free.bytes)} free{under}; "
-        f"{_what_fits(runs[0], d, plan_of, free.bytes)}"
+        f"{_what_fits(runs, d, plan_of, free.bytes, processes)}"
     )
 
 
-def _what_fits(own: FitSettings, d: int, plan_of: Callable[..., MemoryPlan], free: int) -> str:
-    """The largest batch that does, or, where that is too small to train with, dictionary."""
-    batch = _largest(own.batch_size, lambda size: plan_of(batch=size).total <= free)
+def _what_fits(
+    runs: Sequence[FitSettings],
+    d: int,
+    plan_of: Callable[..., MemoryPlan],
+    free: int,
+    processes: int,
+) -> str:
+    """The largest batch that does, or, where that is too small to train with, dictionary, and over
+    how many processes this one would be split."""
+
+    def fits(**changed: Any) -> bool:
+        return plan_of(**{"processes": processes, **changed}).total <= free
+
+    batch = _largest(runs[0].batch_size, lambda size: fits(batch=size))
     if batch >= _SMALLEST_BATCH:
         return f"--batch-size {batch} fits"
-    n = _largest(own.n_latents or d, lambda size: plan_of(n=size).total <= free)
-    return f"--n-latents {n} fits" if n else "free some, or take another machine"
+    n = _largest(runs[0].n_latents or d, lambda size: fits(n=size))
+    found = [f"--n-latents {n} fits"] if n else []
+    over = range(max(2, processes), _MOST_PROCESSES + 1)
+    first = bisect_left(over, True, key=lambda count: fits(processes=count, split="features"))
+    if first < len(over) and all(load_kind(settings.kind).works_split for settings in runs):
+        count = f"these {processes}" if over[first] == processes else f"{over[first]}"
+        found.append(f"--split features fits over {count} processes, each with a device like this")
+    return ", or ".join(found) or "free some, or take another machine"
 
 
 def _largest(most: int, fits: Callable[[int], bool]) -> int:

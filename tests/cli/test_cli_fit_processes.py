@@ -68,11 +68,23 @@ def test_print_config_once(fit) -> None:
     assert "batch_size = 65" in first.stdout and second.stdout == ""
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 2)])
-def test_a_stopped_run_goes_on_with_another_number(fit, tmp_path, before, after) -> None:
+@pytest.mark.parametrize(
+    ("before", "after", "split", "then"),
+    [
+        (2, 1, "data", "data"),
+        (1, 2, "data", "data"),
+        (2, 2, "data", "data"),
+        (2, 1, "features", "features"),
+        (2, 2, "data", "features"),
+        (2, 2, "features", "features"),
+    ],
+)
+def test_a_stopped_run_goes_on_with_another_number(
+    fit, tmp_path, before, after, split, then
+) -> None:
     """Whichever of them hears the signal, all stop at the same step."""
-    steps = ("--steps", 400)
-    started = fit(*steps, count=before)
+    steps = ("--steps", 400, "--split", then)
+    started = fit(*steps, "--split", split, count=before)
     until_it_trains(started, tmp_path / "run")
     started[-1].send_signal(signal.SIGTERM)
     stopped = ended(started)
@@ -82,19 +94,20 @@ def test_a_stopped_run_goes_on_with_another_number(fit, tmp_path, before, after)
         assert "run the same command again to continue" in stopped[0].stderr
     done = ended(fit(*steps, count=after))
     assert codes(done) == [0] * after, done
-    if before != after:
+    same = (before, split) == (after, then)
+    if not same:
         assert f"begun by {before} process" in done[0].stderr
-    count = after if before == after else 1
+    count = after if same else 1
     assert codes(ended(fit(*steps, "--out", tmp_path / "whole", count=count))) == [0] * count
     same_weights(tmp_path / "run", tmp_path / "whole")
-    if before == after:
+    if same:
         ends = [(tmp_path / at / "sae.safetensors").read_bytes() for at in ("run", "whole")]
         assert ends[0] == ends[1]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_one_that_is_killed_ends_the_other(fit, tmp_path, rank) -> None:
-    started = fit("--steps", LONG)
+@pytest.mark.parametrize(("rank", "split"), [(0, "data"), (1, "data"), (1, "features")])
+def test_one_that_is_killed_ends_the_other(fit, tmp_path, rank, split) -> None:
+    started = fit("--steps", LONG, "--split", split)
     until_it_trains(started, tmp_path / "run")
     started[rank].kill()
     done = ended(started)
@@ -132,14 +145,24 @@ def test_what_several_cannot_do(fit, tmp_path, options, text) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_sweep(fit, tmp_path) -> None:
-    first, second = ended(fit("--sweep", "seed=0,1", "--json"))
+@pytest.mark.parametrize("split", ["data", "features"])
+def test_a_sweep(fit, tmp_path, split) -> None:
+    first, second = ended(fit("--sweep", "seed=0,1", "--json", "--split", split))
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert len(json.loads(first.stdout)["members"]) == 2
     assert (second.stdout, second.stderr) == ("", "")
     alone = ended(fit("--seed", 1, "--out", tmp_path / "alone", count=1))
     assert codes(alone) == [0]
     same_weights(tmp_path / "run/seed=1", tmp_path / "alone")
+
+
+def test_more_processes_than_features_at_first(fit, tmp_path) -> None:
+    first, second = ended(fit("--split", "features", "--n-latents", 7, "--preset", "paper"))
+    assert codes([first, second]) == [1, 1]
+    assert first.stderr.startswith("error: n_latents 7: 2 processes cannot share the 1 features")
+    assert second.stderr.startswith("error: process 1 of 2: another one is gone")
+    assert first.stderr.count("\n") == second.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_sweep_of_which_one_diverges(fit, tmp_path) -> None:

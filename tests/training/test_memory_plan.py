@@ -7,6 +7,7 @@ import torch
 
 from cpsae.errors import SettingsError
 from cpsae.memory import Room
+from cpsae.sae.kinds import load_kind
 from cpsae.training.memory_plan import plan_memory, refuse_large
 from cpsae.training.settings import FitSettings
 
@@ -50,6 +51,12 @@ def test_processes_share_the_batch_but_not_the_weights():
     assert each.weights == one.weights * 5 // 4  # gradients once more, as they are sent
 
 
+def test_processes_share_features_and_all_that_belongs_to_them():
+    one, each = (plan_memory([settings(split="features")], D, CPU, processes=c) for c in (1, 4))
+    assert each.latents == one.latents // 4 and each.rows == one.rows
+    assert each.weights - 16 * D == (one.weights - 16 * D) // 4
+
+
 def test_runs_together():
     one = plan_memory([settings()], D, CPU)
     two = plan_memory([settings(), settings(seed=1)], D, CPU)
@@ -86,6 +93,25 @@ def test_a_smaller_dictionary_is_advised_where_weights_take_it_all(free):
         refuse_large([settings(), settings(seed=1)], D, CPU)
     n = int(re.search(r"--n-latents (\d+)", str(refused.value))[1])
     assert plan_memory([settings(n_latents=n)] * 2, D, CPU).total <= room
+
+
+@pytest.mark.parametrize(("processes", "said"), [(1, "3"), (2, "3"), (4, "these 4")])
+def test_that_a_split_dictionary_fits_is_said(free, processes, said):
+    shared, split = settings(batch_size=300), settings(batch_size=300, split="features")
+    free(plan_memory([split], D, CPU, processes=3).total)
+    text = rf"--n-latents \d+ fits, or --split features fits over {said} processes"
+    with pytest.raises(SettingsError, match=text):
+        refuse_large([shared], D, CPU, processes)
+    refuse_large([split], D, CPU, 3)
+    with pytest.raises(SettingsError, match=r"over 3 processes"):
+        refuse_large([split], D, CPU, 2)
+
+
+def test_of_a_kind_that_is_not_split_nothing_is_said(free, monkeypatch):
+    monkeypatch.setattr(load_kind("relu"), "works_split", False)
+    free(int(plan_memory([settings()], D, CPU).weights * 0.7))
+    with pytest.raises(SettingsError, match=r"--n-latents \d+ fits$"):
+        refuse_large([settings()], D, CPU)
 
 
 def test_nothing_fits(free):

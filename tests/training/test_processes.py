@@ -17,7 +17,7 @@ from cpsae.training.member import new_trainable
 from cpsae.training.settings import FitSettings
 
 HERE = Path(__file__).parent
-EACH = {"steps": 60, "batch_size": 33, "n_latents": 48, "device": "cpu", "checkpoint_every": 30}
+EACH = {"steps": 60, "batch_size": 33, "n_latents": 47, "device": "cpu", "checkpoint_every": 30}
 FEW: dict[str, object] = {"k": 4, "aux_k": 5}
 CASES: dict[str, tuple[str, dict[str, object]]] = {
     "paper": ("paper", {}),
@@ -36,9 +36,13 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "matryoshka": ("matryoshka-batchtopk", {"k": 4}),
     "frontier": ("frontier", {"k": 4}),
     "revived": ("batchtopk", {"k": 2, "revive_every": 200}),
+    "of active ones": ("paper", {"competition.over": "active"}),
+    "centred": ("topk", {**FEW, "center": True, "clip": 0.3, "growth": "hybrid"}),
+    "nested and growing": ("matryoshka-batchtopk", {"k": 4, "growth": "hybrid"}),
     "born": ("paper", {"new_features": "residual"}),
     "bfloat16": ("batchtopk", {"k": 4, "precision": "bfloat16"}),
 }
+SHARED = {"data": {"processes": 2}, "features": {"processes": 2, "split": "features"}}
 ROUNDED = 1e-4
 """Relative: 60 updates of sums in another order."""
 ROUNDED_TO_BFLOAT16 = 0.02
@@ -48,13 +52,14 @@ TIMES = ("seconds", "rows_per_second")
 
 @pytest.fixture(scope="module")
 def trained(plain_store, tmp_path_factory):
-    """The folders of all runs, of one process and of two."""
-    cases = json.dumps([[name, kind, {**EACH, **own}] for name, (kind, own) in CASES.items()])
+    """The folders of all runs, of one process and of two that share data or features."""
     folders = {}
-    for count in (1, 2):
-        folders[count] = tmp_path_factory.mktemp(f"by-{count}")
-        script = HERE / "fits_in_processes.py"
-        for done in ended(start([script, plain_store.path, folders[count], cases], count)):
+    for split in ("", *SHARED):
+        each = {**EACH, "split": split} if split else EACH
+        cases = json.dumps([[name, kind, {**each, **own}] for name, (kind, own) in CASES.items()])
+        folders[split] = tmp_path_factory.mktemp(f"by-{split}")
+        script, count = HERE / "fits_in_processes.py", 2 if split else 1
+        for done in ended(start([script, plain_store.path, folders[split], cases], count)):
             assert (done.stderr, done.stdout, done.returncode) == ("", "", 0)
     return folders
 
@@ -63,10 +68,11 @@ def lines(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.parametrize("split", SHARED)
 @pytest.mark.parametrize("name", CASES)
-def test_two_train_what_one_does(trained, name):
+def test_two_train_what_one_does(trained, name, split):
     """Every figure of every logged step, each weight at the end, and how good that is."""
-    one, two = trained[1] / name, trained[2] / name
+    one, two = trained[""] / name, trained[split] / name
     close = ROUNDED_TO_BFLOAT16 if name == "bfloat16" else ROUNDED
     logged, expected = lines(two), lines(one)
     assert [line.keys() for line in logged] == [line.keys() for line in expected]
@@ -86,9 +92,14 @@ def test_two_train_what_one_does(trained, name):
 
 
 def test_they_say_how_many_they_are(trained):
-    for count, machine in ((1, {}), (2, {"processes": 2})):
-        config = json.loads((trained[count] / "topk/config.json").read_text())
-        assert {k: v for k, v in config["machine"].items() if k == "processes"} == machine
+    for split, expected in {"": {}, **SHARED}.items():
+        machine = json.loads((trained[split] / "topk/config.json").read_text())["machine"]
+        assert {k: v for k, v in machine.items() if k in ("processes", "split")} == expected
+
+
+def test_dead_latents_were_among_it(trained):
+    """Else nothing was seen of their loss."""
+    assert any(line["aux"] > 0 for line in lines(trained[""] / "topk"))
 
 
 def test_a_batch_is_looked_at_as_a_whole():
@@ -97,8 +108,18 @@ def test_a_batch_is_looked_at_as_a_whole():
         assert (done.stderr, done.stdout, done.returncode) == ("", "", 0)
 
 
+def test_a_dictionary_is_looked_at_as_a_whole():
+    """By three, who do not hold as many features."""
+    for done in ended(start([HERE / "dictionary_in_processes.py"], 3)):
+        assert (done.stderr, done.stdout, done.returncode) == ("", "", 0)
+
+
 class OfTwo(Alone):
     size = 2
+
+
+class Split(OfTwo):
+    splits = True
 
 
 def test_a_kind_that_says_nothing_of_groups_is_refused(plain_store, monkeypatch):
@@ -107,5 +128,15 @@ def test_a_kind_that_says_nothing_of_groups_is_refused(plain_store, monkeypatch)
     facts = find_facts(plain_store.training, settings, torch.device("cpu"))
     relu = sys.modules[new_trainable(settings, facts, 12, torch.device("cpu")).kind.__module__]
     monkeypatch.setattr(relu.ReLU, "works_in_groups", Kind.works_in_groups)
+    monkeypatch.setattr(relu.ReLU, "works_split", Kind.works_split)
     with pytest.raises(SettingsError, match="kind relu: does not say that .* take one of .*topk"):
         new_trainable(settings, facts, 12, torch.device("cpu"), group=OfTwo())
+    with pytest.raises(SettingsError, match="not say that it can be split .* one of .*topk"):
+        new_trainable(settings, facts, 12, torch.device("cpu"), group=Split())
+
+
+def test_each_needs_a_feature_from_the_beginning(plain_store):
+    settings = FitSettings(n_latents=7, batch_size=64)
+    facts = find_facts(plain_store.training, settings, torch.device("cpu"))
+    with pytest.raises(SettingsError, match="n_latents 7: 2 processes cannot share the 1 features"):
+        new_trainable(settings, facts, 12, torch.device("cpu"), group=Split())
