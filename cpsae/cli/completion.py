@@ -12,9 +12,10 @@ def command(ctx: click.Context, shell: str) -> None:
     """Print the script that lets SHELL complete commands, options and their values.
 
     \b
-    bash  in ~/.bashrc:                   source <(cpsae completion bash)
-    zsh   in ~/.zshrc, after compinit:    source <(cpsae completion zsh)
-    fish  in ~/.config/fish/config.fish:  cpsae completion fish | source
+    # bash, in ~/.bashrc; zsh, in ~/.zshrc after compinit
+    source <(cpsae completion bash)
+    # fish, in ~/.config/fish/config.fish
+    cpsae completion fish | source
     """
     from click.shell_completion import get_completion_class
 

@@ -37,7 +37,8 @@ def command(source: str, **values: Any) -> None:
     \b
     SAELens              cfg.json, sae_weights.safetensors
     sparsify             cfg.json, sae.safetensors
-    dictionary_learning  config.json, ae.safetensors (of ae.pt: the error says how)
+    dictionary_learning  config.json, ae.safetensors
+                         (of ae.pt: the error says how)
     Gemma Scope          params.npz or params.safetensors
     cpsae export --to safetensors
 

@@ -10,7 +10,13 @@ from cpsae.interop import TARGETS
 
 @click.command(short_help="Write a run in another program's format.")
 @click.argument("run", metavar="RUN")
-@click.option("--to", required=True, type=click.Choice(list(TARGETS)), help="The format.")
+@click.option(
+    "--to",
+    required=True,
+    type=click.Choice(list(TARGETS)),
+    metavar="FORMAT",
+    help="One of those above.",
+)
 @click.option("--out", metavar="DIR", help="A folder that is not there, or empty.")
 @click.option(
     "--push",
@@ -38,9 +44,9 @@ def command(run: str, to: str, **values: Any) -> None:
     \b
     sae-lens             cfg.json, sae_weights.safetensors
     dictionary-learning  ae.pt, config.json
-    sparsify             cfg.json, sae.safetensors; kind topk alone
-    saebench             a SAELens folder, as SAEBench takes it
-    safetensors          weights and a JSON that a few lines of torch can use
+    sparsify             cfg.json, sae.safetensors; topk
+    saebench             SAELens' files, for SAEBench
+    safetensors          for a few lines of torch
 
     docs/guide.md says which kinds and normalisations each can hold.
     """

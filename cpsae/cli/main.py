@@ -42,6 +42,17 @@ class _LazyGroup(click.Group):
         command: click.Command = import_module(f"cpsae.cli.{_COMMANDS[cmd_name][0]}").command
         return with_completion(command)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], _COMMANDS, n=1)
+            advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(_COMMANDS)}"
+            raise click.UsageError(f"no command is called '{args[0]}': {advice}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
@@ -63,8 +74,8 @@ def cli() -> None:
     """Train sparse autoencoders on the activations of language models, in two stages.
 
     \b
-    cpsae extract --layer 19 --tokens 128     a model's activations go to a store
-    cpsae fit --store acts.zarr               the store becomes an autoencoder
+    cpsae extract --layer 19 --tokens 128   # writes a store
+    cpsae fit --store acts.zarr   # makes an autoencoder of it
 
     Both can be interrupted at any moment: run the same command again to continue.
     """

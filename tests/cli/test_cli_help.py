@@ -71,6 +71,21 @@ def test_no_arguments_show_the_help(command) -> None:
     assert "cpsae extract --layer 19 --tokens 128" in done.out
 
 
+@pytest.mark.parametrize("name", ["", *_COMMANDS])
+def test_help_fits_a_narrow_terminal(name) -> None:
+    from click.testing import CliRunner
+
+    done = CliRunner().invoke(cli, [*name.split(), "--help"], terminal_width=60)
+    assert done.exit_code == 0
+    assert max(map(len, done.output.splitlines())) <= 60
+
+
+def test_a_command_that_there_is_not(command) -> None:
+    done = command("fti")
+    assert (done.code, done.err) == (2, "error: no command is called 'fti': did you mean fit?\n")
+    assert "there are extract, fit, " in command("zzz").err
+
+
 def test_version(command) -> None:
     from importlib.metadata import version
     from platform import python_version
