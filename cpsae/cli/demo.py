@@ -66,16 +66,19 @@ def _show_feature(terminal: "Terminal", feature: "FeatureExamples") -> None:
         (visible(feature.label), "label"),
     )
     for example in feature.examples:
-        terminal.line(*_spans(example))
+        terminal.line(*_spans(example, terminal.width))
     terminal.print()
 
 
-def _spans(example: "Example") -> list[tuple[str, str]]:
+def _spans(example: "Example", width: int) -> list[tuple[str, str]]:
+    activation, token = f"  {example.activation:6.2f}  ", visible(example.token)
+    before = min(36, (width - len(activation)) // 2)
+    after = min(24, max(0, width - len(activation) - before - len(token)))
     return [
-        (f"  {example.activation:6.2f}  ", "plain"),
-        (visible(example.before)[-36:].rjust(36), "aside"),
-        (visible(example.token), "marked"),
-        (visible(example.after)[:24], "aside"),
+        (activation, "plain"),
+        (visible(example.before)[-before:].rjust(before), "aside"),
+        (token, "marked"),
+        (visible(example.after)[:after], "aside"),
     ]
 
 

@@ -36,6 +36,7 @@ _UNBROKEN = 10_000
 _STYLES = {
     "plain": "",
     "title": "bold cyan",
+    "heading": "italic",
     "label": "bold yellow",
     "aside": "dim",
     "marked": "bold black on yellow",
@@ -101,6 +102,11 @@ class Terminal:
                 ) from None
         return self.as_json
 
+    @property
+    def width(self) -> int:
+        """Columns of standard output."""
+        return self.out.width
+
     def print(self, text: str = "") -> None:
         """A line on standard output."""
         self.out.print(Text(text))
@@ -112,8 +118,8 @@ class Terminal:
     def table(self, title: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Names, each with its values, on standard output."""
         texts = [(name, *map(shown, values)) for name, *values in rows]
-        self._title(title)
-        self.out.print(pairs(texts, self.out.width, _STYLES["name"]), soft_wrap=False)
+        self.out.print(Text(title, style=_STYLES["heading"]))
+        self.out.print(pairs(texts, self.width, _STYLES["name"]), soft_wrap=False)
 
     def grid(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], names: int = 1
@@ -122,12 +128,9 @@ class Terminal:
         as many as `names`, are no figures."""
         texts = [[shown(value) for value in row] for row in rows]
         width = self.out.width
-        self._title(title)
+        self.out.print(Text(title, style=_STYLES["heading"]))
         for table in grids(columns, texts, names, width, _STYLES["name"]):
             self.out.print(table, soft_wrap=False)
-
-    def _title(self, text: str) -> None:
-        self.out.print(Text(text, style="italic"))  # never broken, for it may hold a path
 
     def close(self) -> None:
         """Leave no live bar behind, whatever ended the command, and nothing unwritten."""
