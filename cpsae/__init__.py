@@ -17,6 +17,7 @@ _HOME_OF = {
     "compare": "cpsae.api.measuring",
     "export": "cpsae.stages.export",
     "convert": "cpsae.stages.convert",
+    "import_rows": "cpsae.stages.import_",
     "load": "cpsae.stages.load",
     "load_model": "cpsae.stages.features",
     "features_of": "cpsae.stages.features",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from cpsae.stages.export import export as export
     from cpsae.stages.features import features_of as features_of
     from cpsae.stages.features import load_model as load_model
+    from cpsae.stages.import_ import import_rows as import_rows
     from cpsae.stages.load import load as load
     from cpsae.store import Store as Store
     from cpsae.store import open_store as open_store

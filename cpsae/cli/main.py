@@ -21,6 +21,7 @@ _COMMANDS = {
     "evaluate": ("evaluate", "Measure runs on a store's held-out rows."),
     "compare": ("compare", "Put runs beside each other, in a table and a picture."),
     "export": ("export", "Write a run in another program's format."),
+    "import": ("import_", "Make a store of activations from elsewhere."),
     "convert": ("convert", "Make a run of what another program trained."),
     "info": ("info", "Say what is in a store or a run."),
     "verify": ("verify", "Check every chunk of a store."),

@@ -2,8 +2,6 @@
 pickle and never opened here, in ae.safetensors.
 """
 
-import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +12,7 @@ from cpsae.errors import SourceError
 from cpsae.interop.dictionary_learning import CONFIG, PICKLE, SAFE
 from cpsae.interop.folded import Folded
 from cpsae.interop.origin import Origin, place_of
+from cpsae.interop.pickles import instead_of_pickle
 from cpsae.interop.published import (
     Published,
     checked,
@@ -74,7 +73,7 @@ def read(folder: Path, told: Origin, scaling_factor: float | None) -> Published:
         raise SourceError(f"{folder}: dictionary_learning saves weights that take raw rows")
     config_path, weights_path = folder / CONFIG, folder / SAFE
     if not weights_path.is_file():
-        raise SourceError(_instead_of_pickle(folder / PICKLE))
+        raise SourceError(instead_of_pickle(folder / PICKLE, weights_path))
     config = read_cfg(config_path, "dictionary_learning")
     trainer = config.get("trainer")
     trainer = trainer if isinstance(trainer, dict) else {}
@@ -143,18 +142,4 @@ def _origin(config: Mapping[str, Any], trainer: Mapping[str, Any]) -> Origin:
         context_size=buffer.get("ctx_len"),
         dataset=ours.get("dataset"),
         prepend_bos=ours.get("prepend_bos"),
-    )
-
-
-def _instead_of_pickle(path: Path) -> str:
-    """torch.load with weights_only runs no code of the file; still it is the user's to run."""
-    ours, theirs = json.dumps(str(path.with_name(SAFE))), json.dumps(str(path))
-    code = (
-        "import torch, safetensors.torch as s; "
-        f'w = torch.load({theirs}, map_location="cpu", weights_only=True); '
-        f"s.save_file({{k: v.clone().contiguous() for k, v in w.items()}}, {ours})"
-    )
-    return (
-        f"{path}: is a pickle, and cpsae opens none, for unpickling can run code; this writes its "
-        f"tensors beside it, and runs nothing of it: python -c {shlex.quote(code)}"
     )

@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +11,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cpsae.config.extraction import StoreDtype
-from cpsae.durable import LOCK_NAME, local_folder, writer_lock
-from cpsae.errors import NonFiniteError, StoreError
+from cpsae.config.extraction import Point, StoreDtype
+from cpsae.config.resolve import differences
+from cpsae.durable import LOCK_NAME, is_leftover, local_folder, writer_lock
+from cpsae.errors import (
+    CpsaeError,
+    DifferentSettingsError,
+    DiskError,
+    NonFiniteError,
+    StoreError,
+)
+from cpsae.events import Advanced, Finished, Note, OnEvent, Started, ignore
 from cpsae.held_out import held_out_rows
 from cpsae.software import software_versions
+from cpsae.store.bucket import Folder
 from cpsae.store.layout import (
     NUMPY_DTYPES,
     Chunk,
@@ -23,6 +32,7 @@ from cpsae.store.layout import (
     Manifest,
     rows_per_chunk_of_arrays,
 )
+from cpsae.store.metadata import ROOT, read_manifest, write_skeleton
 from cpsae.store.spool import spooled
 from cpsae.store.statistics import as_float32
 from cpsae.store.writer import StoreWriter
@@ -59,24 +69,36 @@ def write_store(
             for name, given in {"activations": activations, "evaluation": evaluation}.items()
             if name == "activations" or given is not None
         }
-        _store(
-            path, rows["activations"], rows.get("evaluation"), store_dtype, seed, layer, description
-        )
+        about = About(store_dtype, seed, layer, description=description)
+        store_rows(path, rows["activations"], rows.get("evaluation"), about)
     return path
 
 
-def _store(
+class About(NamedTuple):
+    """How rows are stored, and what is known of them."""
+
+    store_dtype: StoreDtype = "bfloat16"
+    seed: int = 0
+    layer: int | None = None
+    point: Point = "resid_post"
+    description: str = ""
+    source: Mapping[str, Any] | None = None
+    """Which files they are from: they can be written on with where an earlier call got to."""
+
+
+def store_rows(
     path: Path,
     activations: npt.NDArray[Any],
     evaluation: npt.NDArray[Any] | None,
-    store_dtype: StoreDtype,
-    seed: int,
-    layer: int | None,
-    description: str,
+    about: About,
+    on_event: OnEvent = ignore,
 ) -> None:
-    _check(activations, evaluation, store_dtype)
-    d = activations.shape[1]
-    order = np.random.default_rng(seed).permutation(len(activations))
+    """`write_store` of arrays, or of what reads like them. Where `about.source` is given, a call
+    that was broken off is gone on with, and what it has written stays; a store that is complete is
+    left as it is. Raises what `write_store` raises, and DifferentSettingsError where the store was
+    begun from something else."""
+    _check(activations, evaluation, about.store_dtype)
+    order = np.random.default_rng(about.seed).permutation(len(activations))
     if evaluation is None:
         n_held_out = held_out_rows(len(activations))
         held_out = _Source("activations", activations, order[:n_held_out])
@@ -84,29 +106,63 @@ def _store(
     else:
         held_out = _Source("evaluation", evaluation, np.arange(len(evaluation)))
     sources = {"training": _Source("activations", activations, order), "evaluation": held_out}
-    all_in_one = 1 << (len(order) - 1).bit_length()  # a larger chunk would be zeros for the rest
-    manifest = Manifest(
+    manifest = _manifest(activations.shape[1], len(order), len(held_out.order), about)
+    goes_on = about.source is not None
+    if not goes_on:
+        _refuse_existing(path)
+    with writer_lock(path, "store"):
+        begun = _begun(path, manifest) if goes_on else None
+        if begun is None:
+            _refuse_existing(path)  # made by another process since we looked
+        try:
+            _write(begun or StoreWriter.create(path, manifest), sources, on_event)
+        except BaseException as error:
+            wrong = isinstance(error, CpsaeError) and not isinstance(error, DiskError)
+            if wrong or not goes_on:
+                _remove_all(path)
+            raise
+
+
+def _manifest(d: int, vectors: int, evaluation_vectors: int, about: About) -> Manifest:
+    all_in_one = 1 << (vectors - 1).bit_length()  # a larger chunk would be zeros for the rest
+    identity = {"description": about.description, "seed": about.seed, "layer": about.layer}
+    if about.point != "resid_post":
+        identity["hook"] = about.point
+    if about.source is not None:
+        identity["source"] = dict(about.source)
+    layer = about.layer
+    return Manifest(
         origin="arrays",
-        identity={"description": description, "seed": seed, "layer": layer},
-        vectors=len(order),
-        evaluation_vectors=len(held_out.order),
+        identity=identity,
+        vectors=vectors,
+        evaluation_vectors=evaluation_vectors,
         d=d,
-        rows_per_chunk=min(rows_per_chunk_of_arrays(d, store_dtype), all_in_one),
-        store_dtype=store_dtype,
-        seed=seed,
-        hook=None if layer is None else HookRecord(layer=layer),
-        description=description,
+        rows_per_chunk=min(rows_per_chunk_of_arrays(d, about.store_dtype), all_in_one),
+        store_dtype=about.store_dtype,
+        seed=about.seed,
+        hook=None if layer is None else HookRecord(layer=layer, name=about.point),
+        description=about.description,
         software=software_versions(),
         tokens_complete=True,
     )
-    _refuse_existing(path)
-    with writer_lock(path, "store"):
-        _refuse_existing(path)  # made by another process since we looked
-        try:
-            _write(StoreWriter.create(path, manifest), sources)
-        except BaseException:
-            _remove_all(path)
-            raise
+
+
+def _begun(path: Path, manifest: Manifest) -> StoreWriter | None:
+    """The writer of the store that is there, if any. Raises DifferentSettingsError where it is
+    another one."""
+    if not (path / ROOT).exists():
+        return None
+    there = read_manifest(Folder(path))
+    marks = {"software", "complete"}
+    old, new = (m.model_dump(mode="json", exclude=marks) for m in (there, manifest))
+    different = differences(old, new)
+    if different:
+        raise DifferentSettingsError(
+            f"{path}: is there already, made in another way ({'; '.join(different)}); choose "
+            "another path or move it aside",
+            different,
+        )
+    return StoreWriter(path, there)
 
 
 class _Source(NamedTuple):
@@ -148,19 +204,31 @@ def _dtype_of(chunk: Chunk) -> np.dtype[Any]:
     return NUMPY_DTYPES[chunk.part.manifest.store_dtype]
 
 
-def _write(writer: StoreWriter, sources: dict[str, _Source]) -> None:
-    for chunk in writer.chunks:
+def _write(writer: StoreWriter, sources: dict[str, _Source], on_event: OnEvent) -> None:
+    if writer.manifest.complete:
+        on_event(Note(f"{writer.path} is complete"))
+        return
+    write_skeleton(writer.bucket, writer.manifest)  # killed while it was begun, it may lack some
+    writer.tidy()
+    missing = writer.missing()
+    total = sum(chunk.n_rows for chunk in writer.chunks)
+    done = total - sum(chunk.n_rows for chunk in missing)
+    on_event(Started("write", total, "row", done))
+    for chunk in missing:
         source = sources[chunk.part.name]
         rows = source.gather(chunk)
         try:
             writer.write(chunk, rows)
         except NonFiniteError:
             raise NonFiniteError(source.blame(chunk, rows)) from None
+        done += chunk.n_rows
+        on_event(Advanced(done))
     writer.finish()
+    on_event(Finished())
 
 
 def _refuse_existing(path: Path) -> None:
-    if path.exists() and (not path.is_dir() or any(e.name != LOCK_NAME for e in path.iterdir())):
+    if path.exists() and (not path.is_dir() or not all(map(is_leftover, path.iterdir()))):
         raise StoreError(f"{path}: is there already; choose another path or move it aside")
 
 
