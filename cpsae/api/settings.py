@@ -1,8 +1,10 @@
 """From keywords to settings, and what is said of a keyword that there is not."""
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel
@@ -19,6 +21,9 @@ from cpsae.training.settings import FitSettings
 F = TypeVar("F", bound=Callable[..., Any])
 _LAYER = "keyword"
 """What an error calls the place that a value is from."""
+
+_PRESET = "paper"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 _ELSEWHERE = {
     "learning_rate": "lr",
@@ -64,27 +69,47 @@ def extract_settings(
     return resolve(ExtractSettings, {_LAYER: _plain(keywords), "settings": given}).settings
 
 
+def begun_from(
+    settings: FitSettings | None, preset: str, init_run: str | os.PathLike[str] | None
+) -> tuple[str, Mapping[str, Any]]:
+    """The preset, and what of the settings a run settles that is gone on from, unless all are
+    given. Raises RunError."""
+    if init_run is None or settings is not None:
+        return preset, {}
+    from cpsae.stages.initial import settings_of
+
+    own, values = settings_of(os.fspath(init_run), whole=preset == _PRESET)
+    return (own if preset == _PRESET else preset), values
+
+
 def fit_settings(
-    settings: FitSettings | None, preset: str, keywords: Mapping[str, Any]
+    settings: FitSettings | None,
+    preset: str,
+    keywords: Mapping[str, Any],
+    from_run: Mapping[str, Any] = NOTHING,
 ) -> FitSettings:
     """The settings, or the preset's where there are none, with the keywords put over them. Raises
-    SettingsError."""
+    SettingsError. from_run: put over the preset's, under the keywords."""
     _refuse_foreign("fit", settings, FitSettings)
     if settings is not None and not keywords:
         return settings
     known = [*FitKeywords.__annotations__, *(key for key in keywords if kinds_with_setting(key))]
     _refuse_unknown("fit", keywords, known)
-    return resolve_fit({_LAYER: _plain(keywords), **_below(settings, preset)}).settings
+    layers = {_LAYER: _plain(keywords), **_below(settings, preset, from_run)}
+    return resolve_fit(layers).settings
 
 
 def sweep_settings(
-    settings: FitSettings | None, preset: str, keywords: Mapping[str, Any]
+    settings: FitSettings | None,
+    preset: str,
+    keywords: Mapping[str, Any],
+    from_run: Mapping[str, Any] = NOTHING,
 ) -> Callable[[Mapping[str, Any]], FitSettings]:
     """`fit_settings` of whatever a sweep varies besides. Raises SettingsError."""
-    fit_settings(settings, preset, keywords)
+    fit_settings(settings, preset, keywords, from_run)
 
     def varied(chosen: Mapping[str, Any]) -> FitSettings:
-        layers = {_LAYER: _plain(keywords), **_below(settings, preset)}
+        layers = {_LAYER: _plain(keywords), **_below(settings, preset, from_run)}
         return resolve_fit({"sweep": chosen, **layers}).settings
 
     return varied
@@ -110,10 +135,12 @@ def with_keywords(keywords: type) -> Callable[[F], F]:
     return shown
 
 
-def _below(settings: FitSettings | None, preset: str) -> dict[str, dict[str, Any]]:
+def _below(
+    settings: FitSettings | None, preset: str, from_run: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
     """What keywords are put over."""
     if settings is None:
-        return {f"preset {preset}": preset_values(preset)}
+        return {"init_run": from_run, f"preset {preset}": preset_values(preset)}
     return {"settings": settings.model_dump(mode="json")}
 
 

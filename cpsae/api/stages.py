@@ -9,6 +9,7 @@ from typing import Any, Unpack, overload
 from cpsae.api.keywords import ExtractKeywords, FitKeywords, Text, path_or_none
 from cpsae.api.progress import listening
 from cpsae.api.settings import (
+    begun_from,
     extract_settings,
     fit_settings,
     sweep_settings,
@@ -68,6 +69,7 @@ def fit(
     settings: FitSettings | None = None,
     *,
     out: Text | None = None,
+    init_run: Text | None = None,
     preset: str = "paper",
     fresh: bool = False,
     allow_partial: bool = False,
@@ -89,6 +91,7 @@ def fit(
     *,
     should_stop: Callable[[], bool],
     out: Text | None = None,
+    init_run: Text | None = None,
     preset: str = "paper",
     fresh: bool = False,
     allow_partial: bool = False,
@@ -109,6 +112,7 @@ def fit(
     settings: FitSettings | None = None,
     *,
     out: Text | None = None,
+    init_run: Text | None = None,
     preset: str = "paper",
     fresh: bool = False,
     allow_partial: bool = False,
@@ -132,13 +136,13 @@ def fit(
         store: its path, or what `open_store` or `extract` gave.
         settings: all settings in one object; the preset is then a name alone.
         out: the run folder; by default ./runs/<preset>-<8 hex of settings and store>.
+        init_run: begin with the weights of this run, and its settings unless a preset is named.
         preset: paper, baseline, frontier, or a kind of autoencoder.
         fresh: rename the run that is there aside, and begin.
         allow_partial: take a store that is not finished, as far as it is there.
         follow: take a store that is still being extracted, and wait for its rows.
         stretch: give a finished run more steps though it will not be as one of that length.
-        track: experiment trackers to show it in: trackio, wandb, tensorboard.
-        track_project: under which name there.
+        track, track_project: show it in trackio, wandb, tensorboard, under that name.
         store_identity: refuse a store of another identity.
         progress: show bars and notes; False leaves warnings.
         on_event: called with each event of cpsae.events, instead of progress being shown.
@@ -147,12 +151,14 @@ def fit(
     Raises SettingsError for a wrong setting or keyword, and the other errors of cpsae.errors for
     what else the user can mend; checkpoints stay.
     """
-    chosen = fit_settings(settings, preset, keywords)
+    preset, from_run = begun_from(settings, preset, init_run)
+    chosen = fit_settings(settings, preset, keywords, from_run)
     with listening(progress, on_event) as heard:
         return fitting.fit(
             os.fspath(store),
             chosen,
             out=path_or_none(out),
+            init_run=path_or_none(init_run),
             preset=preset,
             fresh=fresh,
             allow_partial=allow_partial,
@@ -173,6 +179,7 @@ def sweep(
     settings: FitSettings | None = None,
     *,
     out: Text | None = None,
+    init_run: Text | None = None,
     preset: str = "paper",
     fresh: bool = False,
     allow_partial: bool = False,
@@ -195,6 +202,7 @@ def sweep(
     *,
     should_stop: Callable[[], bool],
     out: Text | None = None,
+    init_run: Text | None = None,
     preset: str = "paper",
     fresh: bool = False,
     allow_partial: bool = False,
@@ -216,6 +224,7 @@ def sweep(
     settings: FitSettings | None = None,
     *,
     out: Text | None = None,
+    init_run: Text | None = None,
     preset: str = "paper",
     fresh: bool = False,
     allow_partial: bool = False,
@@ -237,8 +246,9 @@ def sweep(
     The other arguments, and what is raised, are those of `fit`; `out` holds a folder for each run,
     named like k=16.
     """
+    preset, from_run = begun_from(settings, preset, init_run)
     if isinstance(members, Mapping):
-        members = _members(members, sweep_settings(settings, preset, keywords))
+        members = _members(members, sweep_settings(settings, preset, keywords, from_run))
     elif keywords or settings is not None:
         raise SettingsError("sweep(): members have their settings; leave other settings out")
     with listening(progress, on_event) as heard:
@@ -246,6 +256,7 @@ def sweep(
             os.fspath(store),
             members,
             out=path_or_none(out),
+            init_run=path_or_none(init_run),
             preset=preset,
             fresh=fresh,
             allow_partial=allow_partial,

@@ -62,6 +62,9 @@ SHOWN = ("explained_variance", "cosine", "l0", "l0_eff", "dead", "mse", "skipped
 @click.option(
     "--out", metavar="FOLDER", help="Run folder; by default runs/<preset>-<hash> or sweep-<hash>."
 )
+@click.option(
+    "--init", "init", metavar="RUN", help="Begin with the weights of a finished or converted run."
+)
 @click.option("--resume/--fresh", default=True, help="Continue (default), or move aside and begin.")
 @click.option(
     "--stretch",
@@ -87,6 +90,7 @@ def command(
     assignments: tuple[str, ...],
     axes: tuple[str, ...],
     recipe: str | None,
+    init: str | None,
     resume: bool,
     print_config: bool,
     **values: Any,
@@ -96,16 +100,21 @@ def command(
     Interrupted at any moment, the same command continues from its last checkpoint, and ends with
     the weights that an uninterrupted run has. With more --steps, a finished run that --out names
     goes on, where it then ends like a run of that length.
+
+    With --init RUN a new run begins with the weights of another one, with that one's settings where
+    neither --preset nor --recipe gives others.
     """
     passed = {key: values.pop(key) for key in _AS_GIVEN}
     with terminal_of(values) as terminal:
         from cpsae.workers import Worker
 
         repeated = _run_of(recipe, terminal.on_event)
-        name = preset or repeated.get("preset", "paper")
+        name, from_init = _of_init(init, preset, recipe)
+        init = init or repeated.get("init")  # its settings are in the recipe
+        name = preset or repeated.get("preset") or name
         with usage_errors():
             leads = Worker.from_environment().is_leader
-            layers = _layers(given(OPTIONS, values), assignments, recipe, name)
+            layers = _layers(given(OPTIONS, values), assignments, recipe, name, from_init)
             members = _members(axes, layers)
             resolved = _resolved(layers)
         if print_config:
@@ -113,26 +122,30 @@ def command(
                 _print_config(terminal, resolved, axes)
             return
 
-        from cpsae.cli.interrupts import deferred
-        from cpsae.cli.memory import keep_freed_blocks
-        from cpsae.stages.fit import fit
-        from cpsae.stages.sweep import sweep
-
         run: dict[str, Any] = {
             **passed,
+            "init_run": init,
             "preset": name,
             "fresh": not resume,
             "store_identity": None if store else repeated.get("identity"),
             "on_event": terminal.on_event,
         }
         place = store or repeated.get("store", "acts.zarr")
-        keep_freed_blocks()
-        with deferred() as should_stop:
-            run["should_stop"] = should_stop
-            result: FitResult | SweepResult | Stopped = (
-                sweep(place, members, **run) if members else fit(place, resolved.settings, **run)
-            )
-        _end(terminal, result, leads)
+        _end(terminal, _trained(place, members, resolved.settings, run), leads)
+
+
+def _trained(
+    place: str, members: "list[SweepMember]", settings: "FitSettings", run: dict[str, Any]
+) -> "FitResult | SweepResult | Stopped":
+    from cpsae.cli.interrupts import deferred
+    from cpsae.cli.memory import keep_freed_blocks
+    from cpsae.stages.fit import fit
+    from cpsae.stages.sweep import sweep
+
+    keep_freed_blocks()
+    with deferred() as should_stop:
+        run["should_stop"] = should_stop
+        return sweep(place, members, **run) if members else fit(place, settings, **run)
 
 
 def _end(terminal: "Terminal", result: "FitResult | SweepResult | Stopped", leads: bool) -> None:
@@ -176,17 +189,36 @@ def _next(run: Path) -> str:
     return f"cpsae export {name} --to sae-lens --out DIR"
 
 
+def _of_init(
+    init: str | None, preset: str | None, recipe: str | None
+) -> tuple[str, dict[str, Any]]:
+    """Preset and settings of the run that is gone on from; of none, the paper's."""
+    if init is None:
+        return "paper", {}
+    from cpsae.stages.initial import settings_of
+
+    return settings_of(init, whole=preset is None and recipe is None)
+
+
 def _layers(
-    options: dict[str, Any], assignments: tuple[str, ...], recipe: str | None, preset: str
+    options: dict[str, Any],
+    assignments: tuple[str, ...],
+    recipe: str | None,
+    preset: str,
+    from_init: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
     """What was given, the strongest first."""
     from cpsae.config.resolve import RECIPE, parse_assignments
+    from cpsae.errors import SettingsError
     from cpsae.training.recipes import fit_recipe
     from cpsae.training.recipes import preset as preset_values
 
     layers = {"option": options, "--set": parse_assignments(assignments)}
+    if from_init and "init" in layers["--set"]:
+        raise SettingsError("--set init: is of a run that begins anew; leave it or --init out")
     if recipe is not None:
         layers[f"{RECIPE} {recipe}"] = fit_recipe(Path(recipe))
+    layers["--init"] = from_init
     layers[f"preset {preset}"] = preset_values(preset)
     return layers
 
@@ -225,7 +257,8 @@ def _run_of(recipe: str | None, on_event: "OnEvent") -> dict[str, str]:
         text = f"{recipe}: that run was given more steps with --stretch; from its start on, another"
         on_event(Note(f"{text} comes out", "warning"))
     store = config["store"]
-    return {"store": store["path"], "identity": store["identity"], "preset": config["preset"]}
+    run = {"store": store["path"], "identity": store["identity"], "preset": config["preset"]}
+    return run | ({"init": config["init"]["path"]} if "init" in config else {})
 
 
 def _print_config(

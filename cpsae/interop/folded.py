@@ -14,14 +14,8 @@ from torch import Tensor
 
 from cpsae.errors import ExportError
 from cpsae.sae.autoencoder import SparseAutoencoder
-from cpsae.sae.form import Form, FormName
+from cpsae.sae.form import IN_UNITS, Form, FormName
 from cpsae.sae.normalization import PER_ROW, SCALED
-
-_IN_UNITS = (
-    *("b_enc", "b_gate", "b_mag", "b_dec"),
-    *("threshold", "first_threshold", "temperature"),
-)
-"""Of tensors and numbers, those in the units of x."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +57,11 @@ class Folded:
     def times(self, factor: float) -> "Folded":
         """The function of rows that are `factor` times as long."""
         tensors = {
-            name: (tensor.double() * factor).float() if name in _IN_UNITS else tensor
+            name: (tensor.double() * factor).float() if name in IN_UNITS else tensor
             for name, tensor in self.tensors.items()
         }
         numbers = {
-            name: value * factor if name in _IN_UNITS else value
+            name: value * factor if name in IN_UNITS else value
             for name, value in self.numbers.items()
         }
         scale = self.latent_scale * factor

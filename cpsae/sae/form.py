@@ -11,6 +11,12 @@ from torch import Tensor
 
 FormName = Literal["relu", "topk", "jumprelu", "gated", "softmax", "lca"]
 
+IN_UNITS = (
+    *("b_enc", "b_gate", "b_mag", "b_dec"),
+    *("threshold", "first_threshold", "temperature"),
+)
+"""Names, as files have them, of what is in the units of x in any form."""
+
 
 @dataclass(frozen=True)
 class Form:

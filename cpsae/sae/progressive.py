@@ -148,6 +148,10 @@ class Enabling:
             initial_fraction=settings.initial_fraction,
         )
 
+    def begin_at(self, n_enabled: int) -> None:
+        """With as many as another run had enabled."""
+        self.start = self.n_enabled = n_enabled
+
     @property
     def complete(self) -> bool:
         """Whether all features are enabled."""

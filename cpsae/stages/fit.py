@@ -13,6 +13,7 @@ from cpsae.errors import SettingsError, StoreError
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.sae.group import Group
 from cpsae.stages.figures import in_words
+from cpsae.stages.initial import find_initial
 from cpsae.stages.jobs import Job, check, store_as_first_seen
 from cpsae.stages.opening import open_to_train, refuse_to_follow, stopped_where_it_waits
 from cpsae.stages.runs import train
@@ -45,6 +46,7 @@ def fit(
     settings: FitSettings | None = None,
     *,
     out: str | Path | None = None,
+    init_run: str | Path | None = None,
     preset: str = "paper",
     fresh: bool = False,
     allow_partial: bool = False,
@@ -62,7 +64,8 @@ def fit(
     in `out` is given more steps, where it is then what a run of that length is, or with `stretch`
     all the same. `track` names experiment trackers (cpsae.tracking.TRACKERS) that show the run, in
     `track_project`. With `follow` the store may still be growing: rows that are not there yet are
-    waited for, and the run is the one that the complete store gives.
+    waited for, and the run is the one that the complete store gives. With `init_run`, a finished
+    run or a converted one of the same kind and shape, it begins with the weights of that.
 
     Started several times by torchrun, the processes share the batches or, where the settings'
     `split` says so, the features: the first one alone writes and reports, and all have its result.
@@ -78,8 +81,10 @@ def fit(
         heard = on_event if group.is_leader else ignore
         opened = open_to_train(store, allow_partial, follow, should_stop, heard)
         refuse_other_store(opened, store_identity)
-        run = RunFolder(out or Path("runs") / run_name(preset, settings, opened))
-        job = Job(run, settings, preset, stretch)
+        begun = find_initial(init_run, None if out is None else RunFolder(out))
+        name = run_name(preset, settings, opened, begun.fingerprint if begun else None)
+        run = RunFolder(out or Path("runs") / name)
+        job = Job(run, settings, preset, stretch, begun)
         complete = group.told(
             _summary_if_complete(job, opened, fresh, heard) if group.is_leader else None
         )

@@ -14,6 +14,7 @@ from cpsae.software import software_versions
 from cpsae.store import Store
 from cpsae.store.integrity import damaged
 from cpsae.training.facts import Facts, find_facts
+from cpsae.training.initial import Initial, begun_from, refuse_unfit_initial, start_from
 from cpsae.training.longer import Longer, begin_longer, find_longer
 from cpsae.training.machine import keep_bits, machine_of
 from cpsae.training.member import refuse_unfit
@@ -35,20 +36,35 @@ class Job:
     stretch: bool = False
     """Whether a finished run may be given more steps where that does not make it what a run of
     that length is."""
+    init: Initial | None = None
+    """The run that it goes on from."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of that."""
+        return self.init.fingerprint if self.init else None
+
+    def facts(self, store: Store, device: torch.device) -> Facts:
+        """Of the run, if it begins now. Raises SettingsError where its settings do not fit."""
+        if self.init is None:
+            return find_facts(store.training, self.settings, device)
+        refuse_unfit_initial(self.init, self.settings, store.d)
+        found = find_facts(store.training, self.settings, device)
+        return begun_from(self.init, self.settings, found)
 
     def more_steps(self, store: Store) -> Longer | None:
         """Of a run that was begun: what it is asked for beyond its end. Raises
         DifferentSettingsError, listing each, where it was begun with other settings."""
-        longer = find_longer(self.run, self.settings, store, self.stretch)
+        longer = find_longer(self.run, self.settings, store, self.stretch, self.fingerprint)
         if longer is None:
-            self.run.refuse_other(self.settings, store)
+            self.run.refuse_other(self.settings, store, self.fingerprint)
         return longer
 
 
 def check(job: Job, store: Store, device: torch.device, group: Group) -> None:
     """Raises SettingsError, before anything is written, where the settings do not fit the store,
     the group or the memory of one of its processes."""
-    facts = find_facts(store.training, job.settings, device)
+    facts = job.facts(store, device)
     refuse_large([job.settings], store.d, device, group.size)
     refuse_unfit(job.settings, facts.schedule, store.d, group)
 
@@ -116,11 +132,14 @@ def _facts(
         if job.run.started:
             facts[job] = job.run.facts()
             continue
-        found = facts[job] = find_facts(store.training, job.settings, device)
-        key = start_key(found, job.settings)
-        if key not in starts:
-            starts[key] = find_start(store.training, found, job.settings)
-        job.run.write_start(starts[key])
+        found = facts[job] = job.facts(store, device)
+        if job.init is not None:
+            job.run.write_start(start_from(job.init, job.settings, found))
+        else:
+            key = start_key(found, job.settings)
+            if key not in starts:
+                starts[key] = find_start(store.training, found, job.settings)
+            job.run.write_start(starts[key])
         job.run.write_config(_config(store, job, found, device, group))
     _note_facts(facts[jobs[0]], on_event)
     return facts
@@ -150,7 +169,9 @@ def _config(
     store: Store, job: Job, facts: Facts, device: torch.device, group: Group
 ) -> dict[str, Any]:
     partial = len(store.chunks) < len(store.manifest.chunks())
+    init = job.init and {"path": str(job.init.path), "fingerprint": job.init.fingerprint}
     return {
+        **({"init": init} if init else {}),
         "preset": job.preset,
         "settings": job.settings.model_dump(mode="json"),
         "facts": facts.as_json(),

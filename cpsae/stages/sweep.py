@@ -18,6 +18,7 @@ from cpsae.json_files import write_object
 from cpsae.sae.group import Group
 from cpsae.stages.figures import in_words
 from cpsae.stages.fit import note_unused, refuse_idle_stretch, refuse_other_store
+from cpsae.stages.initial import find_initial
 from cpsae.stages.jobs import Job, check, store_as_first_seen
 from cpsae.stages.opening import open_to_train, refuse_to_follow, stopped_where_it_waits
 from cpsae.stages.runs import Trained, train
@@ -56,6 +57,7 @@ def sweep(
     members: Sequence[SweepMember],
     *,
     out: str | Path | None = None,
+    init_run: str | Path | None = None,
     preset: str = "paper",
     fresh: bool = False,
     allow_partial: bool = False,
@@ -70,8 +72,8 @@ def sweep(
     """Train every member in its folder in `out` (by default ./runs/sweep-<8 hex>), each exactly as
     a fit of its own would, reading the store once for all. Continues what was begun there and
     leaves alone what is complete, or with `fresh` renames the whole folder aside first; more steps,
-    `follow`, `stretch` and `track` as in `fit`, for all members, each of which is a run of its own
-    in the tracker, in a group; so are several processes.
+    `follow`, `init_run`, `stretch` and `track` as in `fit`, for all members, each of which is a run
+    of its own in the tracker, in a group; so are several processes.
 
     Raises a CpsaeError as `fit` does; NonFiniteError, once the others are done, where a run
     diverged.
@@ -83,8 +85,12 @@ def sweep(
         heard = on_event if group.is_leader else ignore
         opened = open_to_train(store, allow_partial, follow, should_stop, heard)
         refuse_other_store(opened, store_identity)
-        folder = RunFolder(out or Path("runs") / _name(preset, members, opened)).path
-        jobs = [Job(RunFolder(folder / m.folder), m.settings, preset, stretch) for m in members]
+        begun = find_initial(init_run, RunFolder(Path(out) / members[0].folder) if out else None)
+        name = _name(preset, members, opened, begun.fingerprint if begun else None)
+        folder = RunFolder(out or Path("runs") / name).path
+        jobs = [
+            Job(RunFolder(folder / m.folder), m.settings, preset, stretch, begun) for m in members
+        ]
         found = _unfinished(folder, jobs, opened, fresh, heard) if group.is_leader else None
         to_do = [jobs[number] for number in group.told(found)]
         runs = [job.run.path for job in jobs]
@@ -161,8 +167,8 @@ def _result(
     return SweepResult(folder, keys, rows)
 
 
-def _name(preset: str, members: Sequence[SweepMember], store: Store) -> str:
-    names = [(m.folder, run_name(preset, m.settings, store)) for m in members]
+def _name(preset: str, members: Sequence[SweepMember], store: Store, init: str | None) -> str:
+    names = [(m.folder, run_name(preset, m.settings, store, init)) for m in members]
     return f"sweep-{hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]}"
 
 

@@ -31,6 +31,8 @@ class Facts:
     schedule: Schedule
     skipped_share: float
     """Of the first rows: how many are over the bound."""
+    n_enabled: int | None = None
+    """Features that are enabled at its beginning, where it goes on from another run."""
 
     def as_json(self) -> dict[str, Any]:
         """For config.json."""
@@ -40,18 +42,20 @@ class Facts:
             "precision": self.precision,
             "schedule": self.schedule.as_json(),
             "skipped_share": self.skipped_share,
+            **({} if self.n_enabled is None else {"n_enabled": self.n_enabled}),
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Facts":
         """The inverse. KeyError, TypeError or ValueError where it is malformed."""
-        bound = values["norm_bound"]
+        bound, enabled = values["norm_bound"], values.get("n_enabled")
         return cls(
             norm_bound=math.inf if bound is None else float(bound),
             normalizer=Normalizer.from_json(values["normalization"]),
             precision=str(values["precision"]),
             schedule=Schedule(**values["schedule"]),
             skipped_share=float(values["skipped_share"]),
+            n_enabled=None if enabled is None else int(enabled),
         )
 
 

@@ -31,7 +31,7 @@ class Longer:
 
 
 def find_longer(
-    run: RunFolder, settings: FitSettings, store: Store, stretch: bool
+    run: RunFolder, settings: FitSettings, store: Store, stretch: bool, init: str | None = None
 ) -> Longer | None:
     """None where no more steps are asked for than the run was begun with.
 
@@ -45,7 +45,8 @@ def find_longer(
     before = run.facts().schedule
     if settings.steps <= before.steps:
         return None
-    run.refuse_other(settings.model_copy(update={"steps": config["settings"]["steps"]}), store)
+    begun = settings.model_copy(update={"steps": config["settings"]["steps"]})
+    run.refuse_other(begun, store, init)
     if not (run.complete or run.kept(before.steps).complete):
         raise DifferentSettingsError(
             f"{run.path}: is not finished, and only then can it go on from {before.steps:,} to "

@@ -27,6 +27,7 @@ from cpsae.training.checkpoint import (
 )
 from cpsae.training.facts import Facts
 from cpsae.training.feed import FeedPosition
+from cpsae.training.initial import taken
 from cpsae.training.machine import machine_of
 from cpsae.training.run_folder import MetricsLog, RunFolder
 from cpsae.training.schedule import Schedule
@@ -186,7 +187,8 @@ def new_trainable(
     start: Mapping[str, torch.Tensor] | None = None,
     group: Group = ALONE,
 ) -> Trainable:
-    """What is trained, before update 1. start: what the first weights take from the store.
+    """What is trained, before update 1. start: what the first weights take from the store, or from
+    another run.
 
     Raises SettingsError where the settings do not fit d or the group, or the weights do not fit the
     memory.
@@ -195,12 +197,18 @@ def new_trainable(
     with _memory_errors(plan, device):
         kind = load_kind(settings.kind)(settings.method, plan)
         _refuse_group(kind, settings, group)
-        whole = first_weights(kind, settings, start or {}) if group.is_leader else {}
+        start = start or {}
+        whole = {}
+        if group.is_leader:
+            whole = taken(kind, start) or first_weights(kind, settings, start)
         weights = {}
         for name, spec in kind.weights.items():
             sizes = spec.sizes(d, group.features(plan.n))
             weights[name] = torch.empty(sizes, dtype=spec.dtype, device=device)
             group.hand_out(whole.pop(name, None), weights[name], spec.per_feature)
+        if facts.n_enabled is not None:  # begun from another run: the leader alone has read it
+            for name in (name for name, spec in kind.state.items() if spec.saved):
+                kind.tensors[name] = group.of_leader(kind.tensors[name].to(device))
         return Trainable(
             weights,
             kind,
@@ -208,6 +216,7 @@ def new_trainable(
             settings,
             bfloat16=facts.precision == "bfloat16",
             group=group,
+            n_enabled=facts.n_enabled,
         )
 
 

@@ -141,8 +141,13 @@ class RunFolder:
         """What was measured after a step."""
         return self.path / f"evaluation-{step_name(step)}.json"
 
-    def refuse_other(self, settings: FitSettings, store: Store) -> None:
-        """Raises DifferentSettingsError, listing each, where the run was begun otherwise."""
+    def begun_from(self) -> dict[str, str] | None:
+        """`path` and `fingerprint` of the run that this one goes on from, if any."""
+        return self.read_config().get("init")
+
+    def refuse_other(self, settings: FitSettings, store: Store, init: str | None = None) -> None:
+        """Raises DifferentSettingsError, listing each, where the run was begun otherwise. init: the
+        fingerprint of the run that it is to go on from."""
         config = self.read_config()
         recorded = config.get("settings", {})
         begun = _without_free(with_newer(recorded if "facts" in config else known_to_0_1(recorded)))
@@ -152,6 +157,11 @@ class RunFolder:
         different = differences(begun, asked)
         if config.get("store", {}).get("identity") != store.identity:
             different.append(f"store: not the one at {config.get('store', {}).get('path')}")
+        from_run = config.get("init") or {}
+        if from_run.get("fingerprint") != init:
+            path = from_run.get("path")
+            weights = f"the weights that {path} had" if path else "no other run's weights"
+            different.append(f"--init: {weights}")
         if different:
             raise DifferentSettingsError(
                 f"{self.path}: was begun with other settings ({'; '.join(different)}); "
@@ -187,10 +197,11 @@ class MetricsLog:
         self._file.close()
 
 
-def run_name(preset: str, settings: FitSettings, store: Store) -> str:
-    """`<preset>-<8 hex of settings and store identity>`, the same for the same run."""
+def run_name(preset: str, settings: FitSettings, store: Store, init: str | None = None) -> str:
+    """`<preset>-<8 hex of settings and store identity>`, the same for the same run; of what it goes
+    on from too, where `init` is the fingerprint of that."""
     asked = json.dumps(_without_free(settings.model_dump(mode="json")), sort_keys=True)
-    digest = hashlib.sha256((asked + store.identity).encode()).hexdigest()
+    digest = hashlib.sha256((asked + store.identity + (init or "")).encode()).hexdigest()
     return f"{preset}-{digest[:8]}"
 
 

@@ -75,10 +75,12 @@ class Trainable:
         bfloat16: bool = False,
         rule: StepRule | None = None,
         group: Group = ALONE,
+        n_enabled: int | None = None,
     ) -> None:
         """weights: of all n features, or of those that this process of the group holds, by the
         names of `kind.weights`, on the run's device. rule: by default the one that is faster there.
-        group: the processes that train it together."""
+        group: the processes that train it together. n_enabled: features enabled at first, where
+        that is not as the settings say."""
         n, device = kind.plan.n, weights["b_dec"].device
         self.settings = settings
         self.normalizer = normalizer
@@ -87,6 +89,8 @@ class Trainable:
         self.objective = Objective(self.kind, settings.center, bfloat16)
         self.rule = rule or rule_for(self.kind, device)
         self.enabling = Enabling.from_settings(settings, n, kind.plan.steps)
+        if n_enabled is not None:
+            self.enabling.begin_at(n_enabled)
         self.importance = Importance.from_settings(settings, group.features(n), device)
         enabled = group.features(self.enabling.n_enabled)
         self.optimizer = PrefixAdam(kind.weights, weights, settings, enabled, group)
