@@ -99,6 +99,17 @@ def fit_settings(
     return resolve_fit(layers).settings
 
 
+def fit_settings_of(
+    settings: FitSettings | None,
+    preset: str,
+    init_run: str | os.PathLike[str] | None,
+    keywords: Mapping[str, Any],
+) -> tuple[str, FitSettings]:
+    """`begun_from` and `fit_settings`: the preset and the settings of a fit."""
+    preset, from_run = begun_from(settings, preset, init_run)
+    return preset, fit_settings(settings, preset, keywords, from_run)
+
+
 def sweep_settings(
     settings: FitSettings | None,
     preset: str,

@@ -11,7 +11,7 @@ from cpsae.api.progress import listening
 from cpsae.api.settings import (
     begun_from,
     extract_settings,
-    fit_settings,
+    fit_settings_of,
     sweep_settings,
     with_keywords,
 )
@@ -126,8 +126,7 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     **keywords: Unpack[FitKeywords],
 ) -> FitResult | Stopped:
-    """Train a sparse autoencoder on a store, and measure it on the rows held out. Where an earlier
-    call got to, this one goes on, from its last checkpoint.
+    """Train a sparse autoencoder on a store, and measure it on rows held out, or go on with that.
 
     `cpsae.fit("acts.zarr", preset="batchtopk", k=32, steps=5000)`: each keyword is a setting, of
     FitSettings or of the kind of autoencoder, put over the preset's, or over `settings`.
@@ -151,8 +150,7 @@ def fit(
     Raises SettingsError for a wrong setting or keyword, and the other errors of cpsae.errors for
     what else the user can mend; checkpoints stay.
     """
-    preset, from_run = begun_from(settings, preset, init_run)
-    chosen = fit_settings(settings, preset, keywords, from_run)
+    preset, chosen = fit_settings_of(settings, preset, init_run, keywords)
     with listening(progress, on_event) as heard:
         return fitting.fit(
             os.fspath(store),
