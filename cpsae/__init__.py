@@ -15,6 +15,7 @@ _HOME_OF = {
     "evaluate": "cpsae.api.measuring",
     "evaluate_each": "cpsae.api.measuring",
     "compare": "cpsae.api.measuring",
+    "report": "cpsae.api.measuring",
     "export": "cpsae.stages.export",
     "convert": "cpsae.stages.convert",
     "import_rows": "cpsae.stages.import_",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from cpsae.api.measuring import compare as compare
     from cpsae.api.measuring import evaluate as evaluate
     from cpsae.api.measuring import evaluate_each as evaluate_each
+    from cpsae.api.measuring import report as report
     from cpsae.api.measuring import verify_store as verify_store
     from cpsae.api.stages import extract as extract
     from cpsae.api.stages import fit as fit

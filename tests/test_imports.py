@@ -32,9 +32,10 @@ LAYERS = [
         "held_out",
         "file_content",
         "origins",
+        "at_hand",
     },
     {"corpus", "models", "store", "sae"},
-    {"extraction", "training", "evaluation", "reporting", "interop", "tracking"},
+    {"extraction", "training", "evaluation", "reporting", "dashboard", "interop", "tracking"},
     {"stages"},
     {"cli", "api", "demo", "bench", "testing"},
 ]

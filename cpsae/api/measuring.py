@@ -1,5 +1,5 @@
-"""evaluate, compare and verify_store as they are called from Python. Each does what the function
-below cpsae.stages, or in cpsae.store, of its name does."""
+"""evaluate, report, compare and verify_store as they are called from Python. Each does what the
+function below cpsae.stages, or in cpsae.store, of its name does."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -10,8 +10,10 @@ from cpsae.api.progress import listening
 from cpsae.events import OnEvent
 from cpsae.stages import compare as comparing
 from cpsae.stages import evaluate as evaluating
+from cpsae.stages import report as reporting
 from cpsae.stages.compare import Comparison
 from cpsae.stages.evaluate import Evaluation
+from cpsae.stages.report import ROWS, Report
 from cpsae.store import verify
 from cpsae.store.verify import Verification
 
@@ -89,6 +91,53 @@ def evaluate_each(
             revision=revision,
             trust_remote_code=trust_remote_code,
             dtype=dtype,
+            device=device,
+            on_event=heard,
+        )
+
+
+def report(
+    runs: Text | Iterable[Text],
+    out: Text | None = None,
+    *,
+    rows: int = ROWS,
+    store: Text | None = None,
+    model: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    logits: bool = True,
+    neuronpedia: Text | None = None,
+    device: str = "auto",
+    progress: bool = True,
+    on_event: OnEvent | None = None,
+) -> Report:
+    """Runs and their features on one self-contained HTML page, under 10 MB.
+
+    runs: finished runs, sweeps, and folders that hold either.
+    out: the page; by default RUN/report.html, of several runs ./report.html.
+    rows: to look for examples in: the held-out ones, then the first of training.
+    store: another store than the runs' own.
+    model: the language model, for its words: a hub name, a folder, a .gguf file, or "store" for
+        the one that the store names; by default that one, where it is on this machine.
+    revision, trust_remote_code: of the model.
+    logits: show which output tokens a feature promotes, for which the whole model is loaded.
+    neuronpedia: a folder to write a run's features into as Neuronpedia takes them.
+    device: auto, cpu, cuda or cuda:I.
+
+    Raises a CpsaeError where there is no such run, store or model, or a run is not finished.
+    """
+    given = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
+    with listening(progress, on_event) as heard:
+        return reporting.report(
+            [os.fspath(run) for run in given],
+            path_or_none(out),
+            rows=rows,
+            store=path_or_none(store),
+            model=model,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            logits=logits,
+            neuronpedia=path_or_none(neuronpedia),
             device=device,
             on_event=heard,
         )

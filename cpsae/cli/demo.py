@@ -39,6 +39,7 @@ def _as_json(demo: "Demo") -> dict[str, Any]:
         "run": str(demo.run),
         "summary": demo.summary,
         "features": [asdict(feature) for feature in demo.features],
+        "page": str(demo.page),
     }
 
 
@@ -54,6 +55,7 @@ def show(terminal: "Terminal", demo: "Demo") -> None:
     for feature in demo.features:
         _show_feature(terminal, feature)
     terminal.print(f"The run is in {demo.run}, its activations in {demo.store}.")
+    terminal.print(f"All its features are on one page: open {demo.page.absolute().as_uri()}")
 
 
 def _show_feature(terminal: "Terminal", feature: "FeatureExamples") -> None:

@@ -82,6 +82,11 @@ SHOWN = ("explained_variance", "cosine", "l0", "l0_eff", "dead", "mse", "skipped
     help="Show the run in trackio, wandb or tensorboard; repeatable, or joined by commas.",
 )
 @click.option("--track-project", metavar="NAME", help="Project of the tracker.  [default: cpsae]")
+@click.option(
+    "--report/--no-report",
+    default=True,
+    help="Write report.html where the store's tokenizer is on this machine (default), or not.",
+)
 @click.option("--print-config", is_flag=True, help="Print every setting, where it is from; stop.")
 @output_options
 def command(
@@ -92,6 +97,7 @@ def command(
     recipe: str | None,
     init: str | None,
     resume: bool,
+    report: bool,
     print_config: bool,
     **values: Any,
 ) -> None:
@@ -131,7 +137,7 @@ def command(
             "on_event": terminal.on_event,
         }
         place = store or repeated.get("store", "acts.zarr")
-        _end(terminal, _trained(place, members, resolved.settings, run), leads)
+        _end(terminal, _trained(place, members, resolved.settings, run), leads, report)
 
 
 def _trained(
@@ -148,7 +154,31 @@ def _trained(
         return sweep(place, members, **run) if members else fit(place, settings, **run)
 
 
-def _end(terminal: "Terminal", result: "FitResult | SweepResult | Stopped", leads: bool) -> None:
+def _report(terminal: "Terminal", result: "FitResult | SweepResult") -> None:
+    """One page about what was trained. Where it cannot be made, a line says so and all is well."""
+    from cpsae.errors import first_line
+    from cpsae.stages.fit import FitResult
+
+    runs = [result.path]
+    if not isinstance(result, FitResult):
+        runs = [result.path / member["folder"] for member in result.members]
+    try:
+        from cpsae.stages.report import report_of_fit
+
+        done = report_of_fit(runs, result.path, terminal.on_event)
+    except Exception as error:  # of whatever kind: a finished fit is not to fail of it
+        terminal.note(f"no report.html: {first_line(error)}", "warning")
+        return
+    if done is not None:
+        terminal.note(f"its features, with examples: {done.path}")
+
+
+def _end(
+    terminal: "Terminal",
+    result: "FitResult | SweepResult | Stopped",
+    leads: bool,
+    report: bool,
+) -> None:
     """Of several processes the first speaks for all."""
     from cpsae.cli.interrupts import interruption
     from cpsae.training.loop import Stopped
@@ -156,7 +186,12 @@ def _end(terminal: "Terminal", result: "FitResult | SweepResult | Stopped", lead
     if isinstance(result, Stopped):
         ended = interruption()
         raise ended if leads else click.exceptions.Exit(ended.exit_code)
-    if leads:
+    if not leads:
+        return
+    try:
+        if report:
+            _report(terminal, result)
+    finally:  # where that is interrupted, too: the run is finished
         _show(terminal, result)
 
 

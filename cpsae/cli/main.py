@@ -20,6 +20,7 @@ _COMMANDS = {
     "fit": ("fit", "Train a sparse autoencoder on a store."),
     "evaluate": ("evaluate", "Measure runs on a store's held-out rows."),
     "compare": ("compare", "Put runs beside each other, in a table and a picture."),
+    "report": ("report", "Show runs and their features on one HTML page."),
     "export": ("export", "Write a run in another program's format."),
     "import": ("import_", "Make a store of activations from elsewhere."),
     "convert": ("convert", "Make a run of what another program trained."),

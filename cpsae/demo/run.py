@@ -15,10 +15,11 @@ from cpsae.models import find_source, load_tokenizer
 from cpsae.sae.autoencoder import load
 from cpsae.stages.extract import extract
 from cpsae.stages.fit import FitResult, fit
+from cpsae.stages.report import report
 from cpsae.store import open_store
 from cpsae.training.settings import FitSettings
 
-MODEL = Path(__file__).parent / "model"
+MODEL = Path(__file__).parent / "demo-model"
 LAYER = 3
 _SHOWN = {
     "keyword": 2,
@@ -40,6 +41,8 @@ class Demo:
     run: Path
     summary: dict[str, Any]
     features: list[FeatureExamples]
+    page: Path
+    """Where all of them are shown."""
 
 
 def extract_settings(out: Path) -> ExtractSettings:
@@ -66,7 +69,9 @@ def run_demo(out: str | Path, on_event: OnEvent = ignore) -> Demo:
     stored = extract(extract_settings(out), on_event=on_event)
     fitted = fit(stored.path, fit_settings(), out=out / "run", on_event=on_event)
     assert isinstance(fitted, FitResult), "nobody asked this fit to stop"
-    return Demo(stored.path, fitted.path, fitted.summary, _features(stored.path, fitted.path))
+    features = _features(stored.path, fitted.path)
+    page = report(fitted.path, on_event=on_event).path
+    return Demo(stored.path, fitted.path, fitted.summary, features, page)
 
 
 def _features(store: Path, run: Path) -> list[FeatureExamples]:

@@ -33,27 +33,33 @@ def find_model(
 
 
 def load_model(
-    store: Store, source: ModelSource, device: torch.device, dtype: torch.dtype | None = None
+    store: Store,
+    source: ModelSource,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    *,
+    site: Site | None = None,
 ) -> SplicedModel:
-    """The whole model in `dtype`, by default the one that the store's rows were computed in.
+    """The whole model in `dtype`, by default the one that the store's rows were computed in,
+    spliced at `site`, by default where the store's rows are from.
 
     Raises ModelError where it is not the model of the store, which its weights say (those that the
     store's rows hang on are loaded for that alone, in the store's dtype, and freed), or predicts no
     next token.
     """
     record, hook = _records(store)
-    site = Site(hook.layer, hook.name)
+    own = Site(hook.layer, hook.name)
     as_stored = TORCH_DTYPES[record.dtype]
-    _refuse_other_sizes(store, source, site)
-    truncated = TruncatedModel.load(source, [site], as_stored, device)
-    if truncated.fingerprint(site.layer) != record.fingerprint:
+    _refuse_other_sizes(store, source, own)
+    truncated = TruncatedModel.load(source, [own], as_stored, device)
+    if truncated.fingerprint(own.layer) != record.fingerprint:
         raise ModelError(
             f"model {source.name}: is not the one that {store.path} was made with ({record.id}): "
-            f"its weights up to layer {site.layer} are others; give that one, or make a store with "
+            f"its weights up to layer {own.layer} are others; give that one, or make a store with "
             "this one and name it with --store"
         )
     del truncated
-    return SplicedModel.load(source, site, dtype or as_stored, device)
+    return SplicedModel.load(source, site or own, dtype or as_stored, device)
 
 
 def special_tokens(source: ModelSource, model: SplicedModel, on_event: OnEvent) -> SpecialTokens:

@@ -1,6 +1,5 @@
 """What the leading worker does before the first chunk: tokens, self-test, an empty store."""
 
-import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,13 @@ from cpsae.extraction.identity import (
 )
 from cpsae.extraction.machine import device_record
 from cpsae.extraction.preflight import memory_errors
-from cpsae.models import ModelDescription, ModelSource, TruncatedModel, self_test
+from cpsae.models import (
+    ModelDescription,
+    ModelSource,
+    TruncatedModel,
+    self_test,
+    tokenizer_fingerprint,
+)
 from cpsae.software import software_versions
 from cpsae.store import Manifest
 from cpsae.store.layout import (
@@ -239,10 +244,3 @@ def geometry(settings: ExtractSettings, d: int) -> dict[str, Any]:
         "store_dtype": settings.store_dtype,
         "seed": settings.seed,
     }
-
-
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """SHA-256 (hex) of what a tokenizer does with text."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    text = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,7 +2,7 @@
 
 from cpsae.models.description import ModelDescription, describe
 from cpsae.models.self_test import SelfTest, self_test
-from cpsae.models.source import ModelSource, find_source, load_tokenizer
+from cpsae.models.source import ModelSource, find_source, load_tokenizer, tokenizer_fingerprint
 from cpsae.models.truncated import TruncatedModel
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "find_source",
     "load_tokenizer",
     "self_test",
+    "tokenizer_fingerprint",
 ]

@@ -1,5 +1,6 @@
 """Where a model comes from: the hub, a local folder, or a local .gguf file."""
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +82,13 @@ def load_tokenizer(source: ModelSource) -> Any:
             f"model {source.name}: has no tokenizer; put its tokenizer.json beside the weights"
         )
     return tokenizer
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """SHA-256 (hex) of what a tokenizer does with text."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _on_the_hub(model: str, revision: str | None, trust_remote_code: bool) -> ModelSource:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cpsae.reporting.runs import SEEDS, SOURCE, Group
 
-_SPARSITY = ("k", "l1", "target_l0")
+SPARSITY = ("k", "l1", "target_l0")
 """The settings with which kinds choose L0."""
 
 
@@ -38,7 +38,7 @@ def _shared(group: Group) -> dict[str, str]:
     """What all points of a line have in common, as text."""
     run = group.first
     settings = {"n": run.n, "steps": run.steps or "", **run.settings}
-    left_out = {*_SPARSITY, *SEEDS, "n_latents", SOURCE}
+    left_out = {*SPARSITY, *SEEDS, "n_latents", SOURCE}
     shared = {key: f"{value}" for key, value in sorted(settings.items()) if key not in left_out}
     stores = {"store": run.trained_on or "", "measured on": run.measured_on or ""}
     return {**shared, **{key: identity[:8] for key, identity in stores.items()}}

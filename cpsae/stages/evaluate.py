@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cpsae.device import choose_device
-from cpsae.errors import RunError, SettingsError, StoreError
+from cpsae.errors import RunError, SettingsError
 from cpsae.evaluation.held_out import HeldOutResult, measure
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.sae.autoencoder import SparseAutoencoder
 from cpsae.stages.figures import in_words
-from cpsae.stages.fit import refuse_other_store
 from cpsae.stages.found_runs import find_runs
 from cpsae.stages.load import load
-from cpsae.store import Store, open_store
-from cpsae.store.bound import norm_bound
+from cpsae.stages.run_store import RunOnStore, run_on_store
+from cpsae.store import Store
 from cpsae.tensors import TORCH_DTYPES
-from cpsae.training.recorded import Recorded
 from cpsae.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -131,17 +129,8 @@ class _How:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A run, the store that it is measured on, and the bound of that store's rows."""
-
-    folder: RunFolder
-    store: Store
-    bound: float
-
-
-@dataclass(frozen=True)
 class _Loaded:
-    asked: _Asked
+    asked: RunOnStore
     sae: SparseAutoencoder
 
 
@@ -166,9 +155,9 @@ def _evaluated(
 ) -> Iterator[tuple[Path, Evaluation]]:
     """Each run's evaluation, once it is written."""
     opened: dict[Path, Store] = {}
-    by_store: dict[str, list[_Asked]] = {}
+    by_store: dict[str, list[RunOnStore]] = {}
     for folder in folders:
-        asked = _asked(folder, store, opened, how.on_event)
+        asked = run_on_store(folder, store, opened, how.on_event)
         by_store.setdefault(str(asked.store.path), []).append(asked)
     for runs in by_store.values():
         through = None
@@ -178,30 +167,6 @@ def _evaluated(
             for asked, result in _measured(some, through, how):
                 written = asked.folder.write_evaluation(result.as_json(), asked.store, how.step)
                 yield asked.folder.path, Evaluation(*written, result.metrics)
-
-
-def _asked(
-    folder: RunFolder, store: str | Path | None, opened: dict[Path, Store], on_event: OnEvent
-) -> _Asked:
-    config = folder.read_config()
-    known = Recorded.of(config, folder.path)
-    path = store or known.store_path
-    if path is None:
-        raise RunError(
-            f"{folder.path}: was converted, and is of no store; name one of its model and layer "
-            "with --store"
-        )
-    if store is None and not Path(path).is_dir():
-        raise StoreError(f"{path}: the run's store is not there any more; name it with --store")
-    place = Path(path)
-    if place not in opened:
-        opened[place] = open_store(place, allow_partial=True)
-    if store is None:
-        refuse_other_store(opened[place], known.store_identity)
-    other = known.other_place(opened[place].manifest)
-    if other is not None:
-        on_event(Note(f"{folder.path}: {other}", "warning"))
-    return _Asked(folder, opened[place], _bound(folder, config, opened[place], known))
 
 
 def _choice(
@@ -220,7 +185,7 @@ def _choice(
 
 
 def _at_once(
-    runs: Sequence[_Asked], device: torch.device, step: int | None
+    runs: Sequence[RunOnStore], device: torch.device, step: int | None
 ) -> Iterator[list[_Loaded]]:
     """Their autoencoders, as many as may be held at once."""
     some: list[_Loaded] = []
@@ -238,7 +203,7 @@ def _at_once(
 
 def _measured(
     loaded: Sequence[_Loaded], through: "_Through | None", how: _How
-) -> Iterator[tuple[_Asked, HeldOutResult]]:
+) -> Iterator[tuple[RunOnStore, HeldOutResult]]:
     """Of one store."""
     store = loaded[0].asked.store
     of_model = through.measure([each.sae for each in loaded]) if through else [None] * len(loaded)
@@ -289,9 +254,3 @@ def _joined(result: HeldOutResult, through: "ThroughModelResult") -> HeldOutResu
         saebench={**result.saebench, **through.saebench},
         basis={**result.basis, **through.basis},
     )
-
-
-def _bound(run: RunFolder, config: dict[str, Any], store: Store, known: Recorded) -> float:
-    if store.identity == known.store_identity and "facts" in config:
-        return run.facts().norm_bound
-    return float(norm_bound(store.training, known.max_norm))

@@ -26,7 +26,7 @@ from cpsae.store import Store
 from cpsae.tracking.process import Tracking, shown_in, tracking
 from cpsae.training.loop import Stopped
 from cpsae.training.processes import joined
-from cpsae.training.run_folder import SWEEP, RunFolder, run_name
+from cpsae.training.run_folder import REPORT, SWEEP, RunFolder, run_name
 from cpsae.training.sweep import SweepMember
 from cpsae.workers import Worker
 
@@ -185,4 +185,4 @@ def _refuse_foreign(folder: Path) -> None:
 def _is_foreign(path: Path) -> bool:
     if path.is_dir():
         return "=" not in path.name
-    return path.name != SWEEP and not is_leftover(path)
+    return path.name not in (SWEEP, REPORT) and not is_leftover(path)

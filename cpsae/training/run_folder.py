@@ -26,6 +26,8 @@ from cpsae.training.settings import FitSettings
 _ADVICE = "give a folder that `cpsae fit` wrote"
 SWEEP = "sweep.json"
 """What stands beside the runs of a sweep."""
+REPORT = "report.html"
+"""The page about a run in its folder, or about a sweep in its own."""
 
 # Settings that change neither the weights nor the files that are compared between runs.
 _FREE = ("device", "split", "checkpoint_every", "keep_checkpoints")
