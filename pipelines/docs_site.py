@@ -35,9 +35,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Say where the files are that a link out of docs leads to: they are not on the site."""
+    """Lead to the notebook as a page, and say where the files are that a link out of docs leads
+    to: they are not on the site."""
     folder = PurePosixPath(page.file.src_uri).parent
-    return _LINK.sub(lambda match: _inside(match, folder), markdown)
+    shown = markdown.replace("(tutorial.ipynb)", "(tutorial.md)")
+    return _LINK.sub(lambda match: _inside(match, folder), shown)
 
 
 def _inside(match: re.Match[str], folder: PurePosixPath) -> str:

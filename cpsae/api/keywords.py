@@ -68,6 +68,7 @@ class FitKeywords(TypedDict, total=False):
     window_chunks: Whole
     device: str
     precision: Literal["auto", "bfloat16", "float32"]
+    split: Literal["data", "features"]
     log_every: Whole
     checkpoint_every: Whole
     keep_checkpoints: Whole

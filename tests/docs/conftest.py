@@ -4,6 +4,7 @@ stages with sizes of their own put down to it."""
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ RUNS = {
 _STEPS = 12
 
 
-@pytest.fixture(scope="session")
-def small(gemma: Path, corpus: Path) -> Iterator[None]:
+@contextmanager
+def small(gemma: Path, corpus: Path) -> Iterator[pytest.MonkeyPatch]:
     """Every extraction is of the tiny model over the tiny corpus, every fit is of a few steps."""
     extract, fit, sweep = extracting.extract, fitting.fit, sweeping.sweep
 
@@ -48,7 +49,7 @@ def small(gemma: Path, corpus: Path) -> Iterator[None]:
         patch.setattr(extracting, "extract", small_extract)
         patch.setattr(fitting, "fit", small_fit)
         patch.setattr(sweeping, "sweep", small_sweep)
-        yield
+        yield patch
 
 
 def _small(settings: FitSettings) -> FitSettings:
@@ -60,16 +61,12 @@ def _small(settings: FitSettings) -> FitSettings:
 
 
 @pytest.fixture(scope="session")
-def template(
-    small: None,  # noqa: ARG001
-    tmp_path_factory: pytest.TempPathFactory,
-    corpus: Path,
-) -> Path:
+def template(gemma: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder; do not change it."""
     import cpsae
 
     folder = tmp_path_factory.mktemp("world")
-    with pytest.MonkeyPatch.context() as patch:
+    with small(gemma, corpus) as patch:
         patch.chdir(folder)
         cpsae.extract(layer=19, store="acts.zarr", progress=False)
         for name, keywords in RUNS.items():
@@ -86,12 +83,13 @@ def template(
 
 
 @pytest.fixture
-def world(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def world(template: Path, tmp_path: Path, gemma: Path, corpus: Path) -> Iterator[Path]:
     """A copy of it, as the working folder."""
     folder = tmp_path / "world"
     shutil.copytree(template, folder)
-    monkeypatch.chdir(folder)
-    return folder
+    with small(gemma, corpus) as patch:
+        patch.chdir(folder)
+        yield folder
 
 
 @pytest.fixture

@@ -8,7 +8,12 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "pipelines").rglob("README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 PROGRAMS = {"cpsae", "python", "python3", "torchrun", "git", "cd", "rsync", "pip", "time", "export"}
 """What a line of a shell block begins with; also what tells such a block from a text."""
