@@ -145,9 +145,8 @@ def test_what_several_cannot_do(fit, tmp_path, options, text) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("split", ["data", "features"])
-def test_a_sweep(fit, tmp_path, split) -> None:
-    first, second = ended(fit("--sweep", "seed=0,1", "--json", "--split", split))
+def test_a_sweep(fit, tmp_path) -> None:
+    first, second = ended(fit("--sweep", "seed=0,1", "--json"))
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert len(json.loads(first.stdout)["members"]) == 2
     assert (second.stdout, second.stderr) == ("", "")
