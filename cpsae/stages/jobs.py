@@ -91,6 +91,9 @@ def begin(
     """Record the runs, and what becomes of those that were begun; the facts of each."""
     plan = refuse_large([job.settings for job in jobs], store.d, device, group.size)
     on_event(Note(f"memory of the training: about {plan}", "detail"))
+    if group.size == 1 and jobs[0].settings.split == "features":
+        text = "--split features: one process holds the whole dictionary; start several by torchrun"
+        on_event(Note(text))
     for job in jobs:
         job.run.tidy()
         if job.run.started:  # again under the lock: somebody may have begun it since
