@@ -1,6 +1,5 @@
 """One run of a loop: what is trained, its schedule, its log and its checkpoints."""
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -93,7 +92,7 @@ class Member:
         lr = self.schedule.lr_at(step)
         result = self.trainable.update(rows, lr, measure)
         if result is not None:
-            self._refuse_non_finite("the loss", math.isfinite(result.loss))
+            self._refuse_non_finite()
         if result is not None and self._log is not None:
             rate = self._clock.lap(step) * self.settings.batch_size
             line = {
@@ -113,7 +112,7 @@ class Member:
     def save(self, position: FeedPosition) -> None:
         """Write a checkpoint; the feed goes on at `position`. Raises NonFiniteError, and writes
         nothing, where a weight is no number."""
-        self._refuse_non_finite("a weight", not self.group.any(not self.trainable.finite()))
+        self._refuse_non_finite(weights=True)
         tensors = self.trainable.whole_state()
         if self.group.is_leader:
             self._write_checkpoint(tensors, position)
@@ -165,8 +164,11 @@ class Member:
             path = list_checkpoints(self.run.checkpoints)[-1]
             raise unusable(path, "does not fit this run", error) from None
 
-    def _refuse_non_finite(self, what: str, finite: bool) -> None:
-        if finite:
+    def _refuse_non_finite(self, weights: bool = False) -> None:
+        step, what = self.trainable.broken_at(), "the loss"
+        if not step and weights and self.group.any(not self.trainable.finite()):
+            step, what = self.step, "a weight"
+        if not step:
             return
         kept = list_checkpoints(self.run.checkpoints) if self.group.is_leader else []
         last = f"; {kept[-1]} is kept" if kept else ""
@@ -174,7 +176,7 @@ class Member:
         remedies += [] if self.settings.clip else ["--set clip=1"]
         remedies += [] if self.settings.max_norm else ["--set max_norm=10"]
         raise NonFiniteError(
-            f"{self.run.path}: step {self.step}: {what} is no finite number{last}; try "
+            f"{self.run.path}: step {step}: {what} is no finite number{last}; try "
             f"{' or '.join(remedies)}, with --fresh"
         )
 

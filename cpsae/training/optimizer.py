@@ -84,9 +84,10 @@ class PrefixAdam:
                 moment[features] = self.group.mean_of_features(enabled) if second else 0
 
     @torch.no_grad()
-    def step(self, gradients: Mapping[str, Tensor], lr: float) -> None:
+    def step(self, gradients: Mapping[str, Tensor], lr: float, skip: Tensor | None = None) -> None:
         """One update along gradients by name, in the shapes of `active`; they may be changed. Rows
         of unit norm stay so: the part of the gradient along a row would only change its norm.
+        skip: a number (0-d float32); 1: change nothing.
 
         Without decay AdamW is Adam. The function, not the class: to make a torch.optim.Optimizer
         is to import torch's compiler, which takes seconds.
@@ -98,12 +99,17 @@ class PrefixAdam:
         if self.clip:
             gradients = self._clipped(gradients)
         for names, decay in self._groups:
-            self._adam(names, gradients, lr, decay)
+            self._adam(names, gradients, lr, decay, skip)
         for name in self._unit:
             self.active[name].copy_(unit_rows(self.active[name]))
 
     def _adam(
-        self, names: list[str], gradients: Mapping[str, Tensor], lr: float, decay: float
+        self,
+        names: list[str],
+        gradients: Mapping[str, Tensor],
+        lr: float,
+        decay: float,
+        skip: Tensor | None,
     ) -> None:
         if not names:
             return
@@ -115,6 +121,7 @@ class PrefixAdam:
             max_exp_avg_sqs=[],
             state_steps=[self.steps[name] for name in names],
             fused=True,
+            found_inf=skip,
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,

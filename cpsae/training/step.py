@@ -97,6 +97,7 @@ class Trainable:
         self.births = Births(settings, kind.plan, settings.seed, device, group)
         self.device = device
         self.step = 0
+        self._broken_at = torch.zeros((), dtype=torch.int64, device=device)
         self.feature_products = 0
         """Sum over updates of the features that took part, times the products that it had."""
         self.early_loss = torch.zeros((), dtype=torch.float64, device=device)
@@ -120,7 +121,9 @@ class Trainable:
         loss = gradients.pop(_TOTAL)
         if self.step <= _EARLY_STEPS:
             self.early_loss += loss
-        self.optimizer.step(gradients, lr)
+        first = (self._broken_at == 0) & ~loss.isfinite()
+        self._broken_at += self.step * first
+        self.optimizer.step(gradients, lr, skip=(self._broken_at > 0).float())
         self.kind.updates = self.step
         indicator = self.importance.indicator(step.latents.raw, self.group)
         rho = self.importance.update(indicator, self.group)
@@ -158,6 +161,11 @@ class Trainable:
         """Floating-point operations of the matrix products of all updates so far, on all rows of
         their batches: 2 * B * D * M for each, also where zeros were left out of one."""
         return 2 * batch_size * self.kind.plan.d * self.feature_products
+
+    def broken_at(self) -> int:
+        """The first update whose loss was no finite number; 0: none was. From it on no weight is
+        changed, without waiting for the GPU to say so."""
+        return int(self._broken_at)
 
     def finite(self) -> bool:
         """Whether every weight is a number; a finite loss says nothing of the update after it."""

@@ -272,3 +272,17 @@ def test_finite_sees_a_single_bad_weight():
     assert state.finite()
     state.optimizer.weights["w_enc"][150, 3] = float("nan")
     assert not state.finite()
+
+
+def test_from_a_loss_that_is_no_number_on_nothing_changes(device) -> None:
+    """As the same updates up to the one before it leave it, however many follow."""
+    batches = [torch.from_numpy(batch(step)).to(device) for step in range(1, 7)]
+    batches[3][5, 2] = torch.nan
+    broken, whole = (begun(FitSettings(growth="none"), device=device) for _ in range(2))
+    for number, rows in enumerate(batches):
+        broken.update(rows, 1e-2, measure=False)
+        if number < 3:
+            whole.update(rows, 1e-2, measure=False)
+    assert (broken.broken_at(), whole.broken_at()) == (4, 0)
+    for name, tensor in whole.optimizer.tensors().items():
+        assert torch.equal(broken.optimizer.tensors()[name], tensor), name
