@@ -128,8 +128,7 @@ def fit(
 ) -> FitResult | Stopped:
     """Train a sparse autoencoder on a store, and measure it on rows held out, or go on with that.
 
-    `cpsae.fit("acts.zarr", preset="batchtopk", k=32, steps=5000)`: each keyword is a setting, of
-    FitSettings or of the kind of autoencoder, put over the preset's, or over `settings`.
+    `cpsae.fit("acts.zarr", preset="batchtopk", k=32)`: keywords are settings, over the preset's.
 
     Args:
         store: its path, or what `open_store` or `extract` gave.

@@ -40,10 +40,11 @@ def command(source: str, store: str, **values: Any) -> None:
     """Make a store of the activations in SRC, which `cpsae fit` then trains on.
 
     \b
-    .npy           rows (vectors, d), or contexts (contexts, positions, d)
-    .safetensors   a tensor of such a shape
-    a folder       of several files of either kind, in the order of their names
-    a folder       that SAELens' CacheActivationsRunner wrote
+    .npy          rows (vectors, d), or
+                  contexts (contexts, positions, d)
+    .safetensors  a tensor of such a shape
+    a folder      of several files of either kind
+    a folder      that SAELens' CacheActivationsRunner wrote
 
     Files are mapped, not read, so that any number of rows fits the memory. The same command goes on
     where one was broken off. Nothing is unpickled.

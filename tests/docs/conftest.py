@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny import TOKENS
 
@@ -17,6 +18,9 @@ from cpsae.stages import fit as fitting
 from cpsae.stages import sweep as sweeping
 from cpsae.training.settings import FitSettings
 from cpsae.training.sweep import SweepMember
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "interop"))
+from row_files import write_cached  # noqa: E402
 
 RUNS = {
     "paper-1a2b3c4d": {"preset": "paper", "steps": 2000, "checkpoint_every": 1000},
@@ -56,7 +60,8 @@ def _small(settings: FitSettings) -> FitSettings:
     if settings.steps is not None and settings.batch_size == 16:
         return settings  # the world's own
     most = min(_STEPS, settings.steps or _STEPS)
-    changes = {"steps": most, "batch_size": 32, "device": "cpu", "n_latents": 128}
+    n = min(settings.n_latents or 128, 128)  # of a run that is gone on from, its own
+    changes = {"steps": most, "batch_size": 32, "device": "cpu", "n_latents": n}
     return settings.model_copy(update=changes)
 
 
@@ -79,7 +84,26 @@ def template(gemma: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory
     shutil.copy(corpus, mixed / "train.jsonl")
     shutil.copy(corpus, folder / "texts.jsonl")
     (mixed / "LICENSE").write_text("Apache-2.0\n")
+    _from_elsewhere(folder)
     return folder
+
+
+def _from_elsewhere(folder: Path) -> None:
+    """What other programs left: an autoencoder, also as a run, and activations."""
+    import cpsae
+
+    random, d = np.random.default_rng(0), cpsae.open_store(folder / "acts.zarr").d
+    scope = folder / "gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"
+    scope.mkdir(parents=True)
+    w_dec = random.standard_normal((48, d)).astype(np.float32)
+    w_dec /= np.linalg.norm(w_dec, axis=1, keepdims=True)
+    zeros = np.zeros(48, np.float32)
+    biases: dict[str, Any] = {"b_enc": zeros, "threshold": zeros, "b_dec": zeros[:1].repeat(d)}
+    np.savez(scope / "params.npz", W_enc=w_dec.T, W_dec=w_dec, **biases)
+    cpsae.convert(scope, folder / "converted")
+    made = random.standard_normal((80, 5, d)).astype(np.float32)
+    np.save(folder / "rows.npy", made.reshape(-1, d))
+    write_cached(folder / "cached_activations", made)
 
 
 @pytest.fixture
