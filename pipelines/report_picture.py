@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 WIDE, PHONE = (1440, 900), (390, 844)
-_COLOURS = 128
+_COLOURS = 256
 """Of the picture: as many as text and flat charts need, at a third of the size."""
 
 

@@ -42,7 +42,8 @@ def test_every_file_is_in_it(unpacked) -> None:
     expected = {name for name in there if "__pycache__" not in name}
     shipped = {p.relative_to(unpacked).as_posix() for p in unpacked.rglob("*") if p.is_file()}
     assert {name for name in shipped if ".dist-info/" not in name} == expected
-    assert "cpsae/py.typed" in shipped and "cpsae/demo/model/model.safetensors" in shipped
+    assert "cpsae/py.typed" in shipped and "cpsae/demo/demo-model/model.safetensors" in shipped
+    assert "cpsae/dashboard/templates/page.html.j2" in shipped
 
 
 def test_its_metadata(unpacked) -> None:
