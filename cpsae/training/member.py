@@ -238,8 +238,8 @@ def _refuse_group(kind: Kind, settings: FitSettings, group: Group) -> None:
     enabled = Enabling.from_settings(settings, kind.plan.n, kind.plan.steps).n_enabled
     if group.splits and enabled < group.size:
         raise SettingsError(
-            f"n_latents {kind.plan.n}: {group.size} processes cannot share the {enabled} features "
-            "that are enabled at first; take fewer processes, or --split data"
+            f"n_latents {kind.plan.n}: {group.size} processes cannot share the features that are "
+            f"enabled at first ({enabled}); take fewer processes, or --split data"
         )
 
 

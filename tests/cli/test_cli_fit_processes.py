@@ -158,7 +158,7 @@ def test_a_sweep(fit, tmp_path) -> None:
 def test_more_processes_than_features_at_first(fit, tmp_path) -> None:
     first, second = ended(fit("--split", "features", "--n-latents", 7, "--set", "growth=hybrid"))
     assert codes([first, second]) == [1, 1]
-    assert first.stderr.startswith("error: n_latents 7: 2 processes cannot share the 1 features")
+    assert first.stderr.startswith("error: n_latents 7: 2 processes cannot share the features")
     assert second.stderr.startswith("error: process 1 of 2: another one is gone")
     assert first.stderr.count("\n") == second.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
