@@ -285,4 +285,5 @@ def test_from_a_loss_that_is_no_number_on_nothing_changes(device) -> None:
             whole.update(rows, 1e-2, measure=False)
     assert (broken.broken_at(), whole.broken_at()) == (4, 0)
     for name, tensor in whole.optimizer.tensors().items():
-        assert torch.equal(broken.optimizer.tensors()[name], tensor), name
+        # rows of unit norm are scaled to it each time
+        torch.testing.assert_close(broken.optimizer.tensors()[name], tensor, rtol=1e-6, atol=0)
