@@ -6,6 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cpsae.cli.fit_settings import (
+    layers_of,
+    members_of,
+    of_init,
+    resolved,
+    run_of,
+    show_config,
+)
 from cpsae.cli.options import (
     Option,
     given,
@@ -17,8 +25,6 @@ from cpsae.cli.options import (
 
 if TYPE_CHECKING:
     from cpsae.cli.terminal import Terminal
-    from cpsae.config import Resolved
-    from cpsae.events import OnEvent
     from cpsae.stages.fit import FitResult
     from cpsae.stages.sweep import SweepResult
     from cpsae.training.loop import Stopped
@@ -114,18 +120,18 @@ def command(
     with terminal_of(values) as terminal:
         from cpsae.workers import Worker
 
-        repeated = _run_of(recipe, terminal.on_event)
-        name, from_init = _of_init(init, preset, recipe)
+        repeated = run_of(recipe, terminal.on_event)
+        name, from_init = of_init(init, preset, recipe)
         init = init or repeated.get("init")  # its settings are in the recipe
         name = preset or repeated.get("preset") or name
         with usage_errors():
             leads = Worker.from_environment().is_leader
-            layers = _layers(given(OPTIONS, values), assignments, recipe, name, from_init)
-            members = _members(axes, layers)
-            resolved = _resolved(layers)
+            layers = layers_of(given(OPTIONS, values), assignments, recipe, name, from_init)
+            members = members_of(axes, layers)
+            chosen = resolved(layers)
         if print_config:
             if leads:
-                _print_config(terminal, resolved, axes)
+                show_config(terminal, chosen, axes)
             return
 
         run: dict[str, Any] = {
@@ -137,7 +143,7 @@ def command(
             "on_event": terminal.on_event,
         }
         place = store or repeated.get("store", "acts.zarr")
-        _end(terminal, _trained(place, members, resolved.settings, run), leads, report)
+        _end(terminal, _trained(place, members, chosen.settings, run), leads, report)
 
 
 def _trained(
@@ -222,89 +228,3 @@ def _next(run: Path) -> str:
     if RunFolder(run).read_config()["store"]["manifest"].get("model"):
         return f"cpsae evaluate {name} --model store"
     return f"cpsae export {name} --to sae-lens --out DIR"
-
-
-def _of_init(
-    init: str | None, preset: str | None, recipe: str | None
-) -> tuple[str, dict[str, Any]]:
-    """Preset and settings of the run that is gone on from; of none, the paper's."""
-    if init is None:
-        return "paper", {}
-    from cpsae.stages.initial import settings_of
-
-    return settings_of(init, whole=preset is None and recipe is None)
-
-
-def _layers(
-    options: dict[str, Any],
-    assignments: tuple[str, ...],
-    recipe: str | None,
-    preset: str,
-    from_init: dict[str, Any],
-) -> dict[str, dict[str, Any]]:
-    """What was given, the strongest first."""
-    from cpsae.config.resolve import RECIPE, parse_assignments
-    from cpsae.errors import SettingsError
-    from cpsae.training.recipes import fit_recipe
-    from cpsae.training.recipes import preset as preset_values
-
-    layers = {"option": options, "--set": parse_assignments(assignments)}
-    if from_init and "init" in layers["--set"]:
-        raise SettingsError("--set init: is of a run that begins anew; leave it or --init out")
-    if recipe is not None:
-        layers[f"{RECIPE} {recipe}"] = fit_recipe(Path(recipe))
-    layers["--init"] = from_init
-    layers[f"preset {preset}"] = preset_values(preset)
-    return layers
-
-
-def _resolved(layers: dict[str, dict[str, Any]]) -> "Resolved[FitSettings]":
-    from cpsae.training.recipes import resolve_fit
-
-    return resolve_fit(layers)
-
-
-def _members(axes: tuple[str, ...], layers: dict[str, dict[str, Any]]) -> "list[SweepMember]":
-    """The runs of a sweep; none where there is no --sweep."""
-    from cpsae.errors import SettingsError
-    from cpsae.training.sweep import members, parse_axes
-
-    if not axes:
-        return []
-    parsed = parse_axes(axes)
-    for key in parsed:
-        for layer in ("option", "--set"):
-            if key in layers[layer]:
-                raise SettingsError(f"--sweep {key}: is given by {layer} too; leave one out")
-    return members(parsed, lambda chosen: _resolved({"--sweep": dict(chosen), **layers}).settings)
-
-
-def _run_of(recipe: str | None, on_event: "OnEvent") -> dict[str, str]:
-    """Store and preset of the run that a recipe repeats; nothing for any other recipe."""
-    from cpsae.config.resolve import read_run_config
-
-    config = read_run_config(Path(recipe)) if recipe else None
-    if config is None:
-        return {}
-    if any(entry.get("stretched") for entry in config.get("lengthened", [])):
-        from cpsae.events import Note
-
-        text = f"{recipe}: that run was given more steps with --stretch; from its start on, another"
-        on_event(Note(f"{text} comes out", "warning"))
-    store = config["store"]
-    run = {"store": store["path"], "identity": store["identity"], "preset": config["preset"]}
-    return run | ({"init": config["init"]["path"]} if "init" in config else {})
-
-
-def _print_config(
-    terminal: "Terminal", resolved: "Resolved[FitSettings]", axes: tuple[str, ...]
-) -> None:
-    from cpsae.config.resolve import flatten
-
-    values = flatten(resolved.settings.model_dump(mode="json"))
-    content = {k: {"value": v, "from": resolved.origins[k]} for k, v in values.items()}
-    if not terminal.result(content):
-        for key, value in values.items():
-            terminal.print(f"{key} = {value!r}  ({resolved.origins[key]})")
-        for axis in axes:
-            terminal.print(f"swept: {axis}")
