@@ -1,6 +1,5 @@
 """`cpsae fit`: stage 2."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +42,6 @@ OPTIONS = [
 ]
 _AS_GIVEN = ("out", "stretch", "allow_partial", "follow", "track", "track_project")
 """Options that mean to the stage what they mean here."""
-SHOWN = ("explained_variance", "cosine", "l0", "l0_eff", "dead", "mse", "skipped_rows")
 
 
 @click.command(short_help="Train a sparse autoencoder on a store.")
@@ -160,25 +158,6 @@ def _trained(
         return sweep(place, members, **run) if members else fit(place, settings, **run)
 
 
-def _report(terminal: "Terminal", result: "FitResult | SweepResult") -> None:
-    """One page about what was trained. Where it cannot be made, a line says so and all is well."""
-    from cpsae.errors import first_line
-    from cpsae.stages.fit import FitResult
-
-    runs = [result.path]
-    if not isinstance(result, FitResult):
-        runs = [result.path / member["folder"] for member in result.members]
-    try:
-        from cpsae.stages.report import report_of_fit
-
-        done = report_of_fit(runs, result.path, terminal.on_event)
-    except Exception as error:  # of whatever kind: a finished fit is not to fail of it
-        terminal.note(f"no report.html: {first_line(error)}", "warning")
-        return
-    if done is not None:
-        terminal.note(f"its features, with examples: {done.path}")
-
-
 def _end(
     terminal: "Terminal",
     result: "FitResult | SweepResult | Stopped",
@@ -186,6 +165,7 @@ def _end(
     report: bool,
 ) -> None:
     """Of several processes the first speaks for all."""
+    from cpsae.cli.fit_results import report_of, show
     from cpsae.cli.interrupts import interruption
     from cpsae.training.loop import Stopped
 
@@ -196,35 +176,6 @@ def _end(
         return
     try:
         if report:
-            _report(terminal, result)
+            report_of(terminal, result)
     finally:  # where that is interrupted, too: the run is finished
-        _show(terminal, result)
-
-
-def _show(terminal: "Terminal", result: "FitResult | SweepResult") -> None:
-    from cpsae.stages.fit import FitResult
-
-    if isinstance(result, FitResult):
-        if not terminal.result({"path": str(result.path), **result.summary}):
-            rows = [(key, result.summary[key]) for key in SHOWN]
-            terminal.table(f"{result.path} (held-out rows)", rows)
-            terminal.note(f"next: {_next(result.path)}")
-        return
-    content = {"path": str(result.path), "keys": result.keys, "members": result.members}
-    if not terminal.result(content):
-        table = [
-            [m["folder"], *(m["summary"][key] for key in SHOWN if m["summary"])]
-            for m in result.members
-        ]
-        terminal.grid(f"{result.path} (held-out rows)", ["run", *SHOWN], table)
-        terminal.note(f"next: cpsae compare {shlex.quote(str(result.path))} --out frontier.svg")
-
-
-def _next(run: Path) -> str:
-    """The command that most would give now: the language model's own loss, where there is one."""
-    from cpsae.training.run_folder import RunFolder
-
-    name = shlex.quote(str(run))
-    if RunFolder(run).read_config()["store"]["manifest"].get("model"):
-        return f"cpsae evaluate {name} --model store"
-    return f"cpsae export {name} --to sae-lens --out DIR"
+        show(terminal, result)
