@@ -1,4 +1,4 @@
-"""Draw the end of a demo as docs/images/demo.svg, the README's picture.
+"""Draw the end of a demo as docs/images/demo.svg, a picture of the documentation.
 
 cpsae demo && python pipelines/demo_picture.py demo docs/images/demo.svg
 """
