@@ -1,6 +1,5 @@
 """`cpsae fit`: stage 2."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
