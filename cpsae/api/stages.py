@@ -126,8 +126,7 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     **keywords: Unpack[FitKeywords],
 ) -> FitResult | Stopped:
-    """Train a sparse autoencoder on a store, and measure it on rows held out, or go on with that.
-
+    """Train a sparse autoencoder on a store, and measure it on rows held out, or go on with that:
     `cpsae.fit("acts.zarr", preset="batchtopk", k=32)`: keywords are settings, over the preset's.
 
     Args:
@@ -140,7 +139,8 @@ def fit(
         allow_partial: take a store that is not finished, as far as it is there.
         follow: take a store that is still being extracted, and wait for its rows.
         stretch: give a finished run more steps though it will not be as one of that length.
-        track, track_project: show it in trackio, wandb, tensorboard, under that name.
+        track: show it in trackio, wandb, tensorboard.
+        track_project: under which name there.
         store_identity: refuse a store of another identity.
         progress: show bars and notes; False leaves warnings.
         on_event: called with each event of cpsae.events, instead of progress being shown.
