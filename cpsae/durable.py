@@ -1,4 +1,4 @@
-"""How bytes reach the disk: whole or not at all, by one writer at a time."""
+"""How bytes reach the disk: whole or not at all."""
 
 import errno
 import os
@@ -10,8 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cpsae.errors import BusyError, CpsaeError, DiskError, PlatformError
-from cpsae.events import Note, OnEvent, ignore
+from cpsae.errors import CpsaeError, DiskError
 
 try:
     import fcntl
@@ -23,8 +22,6 @@ LOCK_NAME = ".lock"
 
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 """What file systems answer that cannot sync a folder (CIFS, shared folders, some FUSE)."""
-_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
-"""What file systems answer that know no flock (Lustre without its option, NFS without a daemon)."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -158,124 +155,28 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-@contextmanager
-def writer_lock(folder: Path, what: str, on_event: OnEvent = ignore) -> Iterator[None]:
-    """Be the one writer of `folder` (made if absent) until the block ends.
-
-    The kernel frees the lock when the process dies, however it dies. On the way out the lock file
-    is removed, and so are the folders made here if nothing else was put into them.
-    On a file system without locks there is a warning instead. Raises BusyError where another
-    process holds it, PlatformError where the system has no such locks; `what` ("store", "run") is
-    for their texts.
-    """
-    if fcntl is None:
-        raise PlatformError(
-            f"{folder}: writing a {what} needs a POSIX system with fcntl locks, like Linux or "
-            "macOS; this system can only read: write there, then copy it here"
-        )
-    folder = folder.resolve()  # a link stays one, whatever becomes of what it leads to
-    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    path = folder / LOCK_NAME
-    descriptor = _take(path, what, on_event)
-    try:
-        with suppress(OSError):  # a full disk: the lock holds without the number in it
-            os.truncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        try:
-            yield
-        finally:
-            if _names(path, descriptor):  # not so where the folder was renamed meanwhile
-                path.unlink(missing_ok=True)
-            for parent in made:
-                with suppress(OSError):  # not empty: something was written, so it stays
-                    parent.rmdir()
-    finally:
-        os.close(descriptor)
+def settle(folder: Path) -> None:
+    """Take over from killed writers, while nobody writes below `folder`: remove their temporary
+    files, and make durable what they named last and were killed before they could sync. What is
+    seen may else be taken for done, and be gone after a power cut."""
+    remove_leftovers(folder)
+    with disk_errors(folder):
+        for inside, _, _ in os.walk(folder):
+            fsync_folder(Path(inside))
+    sync_name(folder)
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether another process on this machine is the writer of `folder`; one on another machine
-    is seen only where the file system shares locks."""
-    if fcntl is None:
-        return False
-    try:
-        descriptor = os.open(folder.resolve() / LOCK_NAME, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def _take(path: Path, what: str, on_event: OnEvent) -> int:
-    """A descriptor of the lock file `path` (made if absent) that holds its lock."""
-    while True:
-        with disk_errors(path.parent):
-            make_folders(path.parent)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _names(path, descriptor):
-                    return descriptor
-            except BlockingIOError:
-                raise _busy(path.parent, descriptor, what) from None
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    os.close(descriptor)
-                    raise
-                on_event(Note(_unlocked(path, what, error), "warning"))
-                return descriptor
-            # Its last holder removed it between our open and our flock: try again with a new one.
-            os.close(descriptor)
-
-
-def _unlocked(path: Path, what: str, error: OSError) -> str:
-    return (
-        f"{path}: this file system knows no locks ({error.strerror}), so nothing keeps a second "
-        f"process from writing this {what}: see to it that there is none, or mount the file system "
-        "with locks (Lustre: -o flock; NFS: a running lock daemon)"
-    )
-
-
-def _names(path: Path, descriptor: int) -> bool:
-    try:
-        return path.stat().st_ino == os.fstat(descriptor).st_ino
-    except FileNotFoundError:
-        return False
-
-
-def _busy(folder: Path, descriptor: int, what: str) -> BusyError:
-    holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-    os.close(descriptor)
-    return BusyError(
-        f"{folder}: another process{f' (pid {holder})' if holder else ''} is writing this "
-        f"{what}; wait until it ends or stop it, then run the same command again"
-    )
+def sync_name(folder: Path) -> None:
+    """Make durable that `folder` is there, and the names in it, as far as this user may open the
+    folders above: another writer, which is gone, may have made any of them."""
+    folder = folder.resolve()
+    device = folder.stat().st_dev
+    for one in (folder, *folder.parents):
+        with suppress(OSError):
+            if one.stat().st_dev == device:
+                fsync_folder(one)
 
 
 def is_aside(folder: Path) -> bool:
     """Whether `set_aside` gave a folder its name."""
     return re.search(r"\.old-\d+$", folder.name) is not None
-
-
-def set_aside(folder: Path, what: str) -> Path:
-    """Rename `folder` to the first free `<name>.old-N` and return the new path. Of a link, what it
-    leads to is renamed, and the link stays.
-
-    Raises BusyError where another process is writing it.
-    """
-    folder = folder.resolve()
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
-        number += 1
-    with writer_lock(folder, what), disk_errors(folder):
-        folder.rename(aside)
-        fsync_folder(folder.parent)
-    (aside / LOCK_NAME).unlink(missing_ok=True)
-    return aside

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import safetensors.torch
 import torch
 
@@ -25,6 +26,7 @@ _DTYPES = {
 }
 """Names in files, in the order that files have."""
 _ALIGNMENT = 8
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,30 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(path)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Streamed]) -> None:
+def crc32c_of(path: Path) -> int:
+    """CRC-32C of a file, in little memory. Raises OSError."""
+    checksum = 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            checksum = google_crc32c.extend(checksum, block)
+    return checksum
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Streamed]) -> int:
     """Write a file of tensors, whole or not at all, block by block: the bytes that
-    safetensors' own `save` gives. Raises DiskError where the disk is full or may not be written."""
-    write_stream(path, _pieces(tensors))
+    safetensors' own `save` gives. Their CRC-32C. Raises DiskError where the disk is full or may not
+    be written."""
+    checksum = 0
+
+    def summed() -> Iterator[Any]:
+        nonlocal checksum
+        for piece in _pieces(tensors):
+            if len(piece):
+                checksum = google_crc32c.extend(checksum, piece)
+            yield piece
+
+    write_stream(path, summed())
+    return checksum
 
 
 def in_memory(tensors: Mapping[str, torch.Tensor]) -> dict[str, Streamed]:
@@ -95,7 +117,9 @@ def _pieces(tensors: Mapping[str, Streamed]) -> Iterator[Any]:
     for name in names:
         for block in tensors[name].blocks():
             flat = block.detach().cpu().contiguous().reshape(-1)
-            yield flat.view(torch.uint8).numpy()  # numpy knows no bfloat16
+            raw = flat.view(torch.uint8).numpy()  # numpy knows no bfloat16
+            raw.flags.writeable = False  # the checksum's C code takes read-only buffers alone
+            yield raw
 
 
 def _order(tensors: Mapping[str, Streamed]) -> list[str]:

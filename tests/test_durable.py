@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from cpsae.durable import LOCK_NAME, set_aside, temporary_target, write_atomic, writer_lock
+from cpsae.durable import LOCK_NAME, temporary_target, write_atomic
 from cpsae.errors import BusyError, DiskError
+from cpsae.locks import set_aside, writer_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from cpsae.durable import writer_lock
+from cpsae.locks import writer_lock
 with writer_lock(Path(sys.argv[1]), "store"):
     print("held", flush=True)
     time.sleep(60)

@@ -24,6 +24,7 @@ LAYERS = [
         "memory",
         "workers",
         "durable",
+        "locks",
         "software",
         "tensors",
         "tensor_files",

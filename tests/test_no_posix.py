@@ -69,7 +69,7 @@ except cpsae.CpsaeError as error:
 """,
     "lock": """
 from pathlib import Path
-from cpsae.durable import writer_lock
+from cpsae.locks import writer_lock
 from cpsae.errors import PlatformError
 try:
     writer_lock(Path("acts.zarr"), "store").__enter__()

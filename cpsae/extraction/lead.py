@@ -10,7 +10,7 @@ import torch
 
 from cpsae.corpus import Corpus, PackedTokens
 from cpsae.corpus.provenance import record_corpus
-from cpsae.durable import remove_leftovers, set_aside, writer_lock
+from cpsae.durable import remove_leftovers
 from cpsae.errors import StoreError
 from cpsae.events import Note, OnEvent
 from cpsae.extraction.machine import choose_threads
@@ -23,6 +23,7 @@ from cpsae.extraction.prepare import (
     pack_corpus,
 )
 from cpsae.extraction.provenance import is_model_known
+from cpsae.locks import set_aside, writer_lock
 from cpsae.models import TruncatedModel, load_tokenizer
 from cpsae.models.files import model_files
 from cpsae.origins import Provenance

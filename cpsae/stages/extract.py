@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cpsae.config import ExtractSettings
 from cpsae.device import threads_put_back
+from cpsae.durable import sync_name
 from cpsae.errors import SettingsError
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.extraction import lead, work
@@ -105,6 +106,7 @@ def _all_complete(settings: ExtractSettings, targets: list[Target], worker: Work
             return False
     for target in targets:
         open_store(target.path)  # lists every file: the mark alone does not show one that is gone
+        sync_name(target.path)  # who set the mark may have been killed before it was durable
     return True
 
 

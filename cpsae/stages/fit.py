@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from cpsae.device import choose_device
-from cpsae.durable import set_aside
+from cpsae.durable import sync_name
 from cpsae.errors import SettingsError, StoreError
 from cpsae.events import Note, OnEvent, ignore
+from cpsae.locks import set_aside
 from cpsae.sae.group import Group
 from cpsae.stages.figures import in_words
 from cpsae.stages.initial import find_initial
@@ -114,6 +115,7 @@ def _summary_if_complete(
     note_unused(run, store, on_event)
     if longer is not None or not run.complete:
         return None
+    sync_name(run.path)  # who wrote the summary may have been killed before it was durable
     on_event(Note(f"{run.path} is complete"))
     return run.read_summary()
 

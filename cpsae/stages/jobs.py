@@ -136,14 +136,16 @@ def _facts(
             facts[job] = job.run.facts()
             continue
         found = facts[job] = job.facts(store, device)
+        config = _config(store, job, found, device, group)
         if job.init is not None:
-            job.run.write_start(start_from(job.init, job.settings, found))
+            start = start_from(job.init, job.settings, found)
         else:
             key = start_key(found, job.settings)
             if key not in starts:
                 starts[key] = find_start(store.training, found, job.settings)
-            job.run.write_start(starts[key])
-        job.run.write_config(_config(store, job, found, device, group))
+            start = starts[key]
+        config["start_crc32c"] = job.run.write_start(start)
+        job.run.write_config(config)
     _note_facts(facts[jobs[0]], on_event)
     return facts
 

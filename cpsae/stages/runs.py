@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from cpsae.device import free_memory, threads_put_back
-from cpsae.durable import writer_lock
 from cpsae.errors import NonFiniteError
 from cpsae.evaluation.held_out import HeldOutResult, measure, nothing_held_out
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.json_files import write_object
+from cpsae.locks import writer_lock
 from cpsae.memory import gigabytes
 from cpsae.sae.autoencoder import SparseAutoencoder, load
 from cpsae.sae.files import WEIGHTS

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from cpsae.device import choose_device
-from cpsae.durable import is_leftover, set_aside, writer_lock
+from cpsae.durable import is_leftover
 from cpsae.errors import NonFiniteError, RunError
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.json_files import write_object
+from cpsae.locks import set_aside, writer_lock
 from cpsae.sae.group import Group
 from cpsae.stages.figures import in_words
 from cpsae.stages.fit import note_unused, refuse_idle_stretch, refuse_other_store

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cpsae.config.extraction import Point, StoreDtype
 from cpsae.config.resolve import differences
-from cpsae.durable import LOCK_NAME, is_leftover, local_folder, writer_lock
+from cpsae.durable import LOCK_NAME, is_leftover, local_folder
 from cpsae.errors import (
     CpsaeError,
     DifferentSettingsError,
@@ -23,6 +23,7 @@ from cpsae.errors import (
 )
 from cpsae.events import Advanced, Finished, Note, OnEvent, Started, ignore
 from cpsae.held_out import held_out_rows
+from cpsae.locks import writer_lock
 from cpsae.software import software_versions
 from cpsae.store.bucket import Folder
 from cpsae.store.layout import (

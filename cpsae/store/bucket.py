@@ -12,15 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cpsae.durable import (
-    disk_errors,
-    fsync_folder,
-    is_locked,
-    remove_leftovers,
-    write_atomic,
-    writer_lock,
-)
+from cpsae.durable import disk_errors, fsync_folder, settle, write_atomic
 from cpsae.events import OnEvent, ignore
+from cpsae.locks import is_locked, writer_lock
 
 
 class Bucket(Protocol):
@@ -52,7 +46,8 @@ class Bucket(Protocol):
         ...
 
     def tidy(self) -> None:
-        """Remove what killed writers left half-written, while nobody else writes."""
+        """Remove what killed writers left half-written, and make durable what they named last,
+        while nobody else writes."""
         ...
 
     def lock(self, what: str, on_event: OnEvent = ignore) -> AbstractContextManager[None]:
@@ -105,13 +100,13 @@ class Folder:
                 fsync_folder((self.path / key).parent)
 
     def tidy(self) -> None:
-        """Temporary files have names of their own."""
-        remove_leftovers(self.path)
+        """See `cpsae.durable.settle`."""
+        settle(self.path)
 
     def lock(self, what: str, on_event: OnEvent = ignore) -> AbstractContextManager[None]:
-        """See `cpsae.durable.writer_lock`."""
+        """See `cpsae.locks.writer_lock`."""
         return writer_lock(self.path, what, on_event)
 
     def locked(self) -> bool:
-        """See `cpsae.durable.is_locked`."""
+        """See `cpsae.locks.is_locked`."""
         return is_locked(self.path)

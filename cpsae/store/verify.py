@@ -26,7 +26,7 @@ class Problem(NamedTuple):
 
 
 class Verification(NamedTuple):
-    """What `verify_store` found. An unfinished store's missing chunks are `absent`, no problem."""
+    """What `verify_store` found. What an unfinished store does not have yet is `absent`."""
 
     complete: bool
     files: int
@@ -46,10 +46,13 @@ def verify_bucket(bucket: Bucket, on_event: OnEvent = ignore) -> Verification:
     """`verify_store` of a store in any bucket."""
     manifest = read_manifest(bucket)
     problems = [Problem(*found) for found in document_problems(bucket, manifest)]
-    problems += _token_problems(bucket, manifest)
     absent: list[str] = []
+    if not manifest.tokens_complete:  # all documents come before them: some are being written
+        absent = [key for key, what in problems if what == "missing"]
+        problems = [problem for problem in problems if problem.key not in absent]
+    problems += _token_problems(bucket, manifest)
     listing = Listing(bucket, manifest.chunks())
-    files = 1 + len(document_keys(manifest))
+    files = 1 + len(document_keys(manifest)) - len(absent)
     if manifest.tokens_complete:
         files += sum(len(part.token_keys()) for part in manifest.parts())
     on_event(Started("verify", len(listing.chunks), "chunk", kept=False))

@@ -1,7 +1,7 @@
 """Writing a store: created with its tokens, filled chunk by chunk in any order, then completed.
 
 A chunk file that exists is whole, so what is left to do is what is missing. Statistics go to disk
-before their chunk. Whoever writes holds `writer_lock` (see `cpsae.durable`) for its group.
+before their chunk. Whoever writes holds `writer_lock` (see `cpsae.locks`) for its group.
 """
 
 from collections.abc import Iterable

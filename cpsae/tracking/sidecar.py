@@ -16,9 +16,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from cpsae.durable import writer_lock
 from cpsae.errors import BusyError, CpsaeError, RunError, first_line
 from cpsae.json_files import object_at, read_object
+from cpsae.locks import writer_lock
 from cpsae.tracking.backends import BACKENDS, Backend, RunToTrack
 from cpsae.tracking.field_names import hyper_parameters, of_step, of_summary
 from cpsae.tracking.state import Sent

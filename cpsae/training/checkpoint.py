@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import torch
 from safetensors import SafetensorError
 
-from cpsae.durable import disk_errors, fsync_folder, make_folders, write_atomic
+from cpsae.durable import TEMPORARY_SUFFIX, disk_errors, fsync_folder, make_folders, write_atomic
 from cpsae.errors import RunError
-from cpsae.tensor_files import Streamed, load_tensors, write_tensors
+from cpsae.tensor_files import Streamed, crc32c_of, load_tensors, write_tensors
 
 _NAME = re.compile(r"step-(\d+)")
 _TENSORS = "state.safetensors"
 _STATE = "state.json"
+_CHECKSUM = "checksum"
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,14 @@ def save_checkpoint(
     Raises DiskError where the disk is full or may not be written; the older ones stay then.
     """
     target = folder / step_name(step)
-    temporary = folder / f".{target.name}.tmp"
+    temporary = folder / f".{target.name}{TEMPORARY_SUFFIX}"
     with disk_errors(target):
         make_folders(folder)
-        _remove(folder.glob(".step-*.tmp"))  # left by a writer that was killed
+        remove_unfinished(folder)
         try:
-            write_tensors(temporary / _TENSORS, tensors)
-            text = json.dumps({"step": step, **state}, indent=2, allow_nan=False) + "\n"
+            content = {"step": step, **state}
+            content[_CHECKSUM] = _checksum(content, write_tensors(temporary / _TENSORS, tensors))
+            text = json.dumps(content, indent=2, allow_nan=False) + "\n"
             write_atomic(temporary / _STATE, text.encode())
             _remove([target])
             temporary.rename(target)
@@ -52,8 +55,32 @@ def save_checkpoint(
             _remove([temporary])
             raise
         fsync_folder(folder)
-    _remove(list_checkpoints(folder)[:-keep])
+    keep_last(folder, keep)
     return target
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the folders of steps that a killed writer left half-made, or half-removed."""
+    _remove(folder.glob(f".step-*{TEMPORARY_SUFFIX}"))
+
+
+def keep_last(folder: Path, keep: int) -> None:
+    """Remove all checkpoints but the last `keep`. They lose their names first, and durably: one
+    that is half removed must not be taken for a checkpoint. Raises DiskError."""
+    for path in list_checkpoints(folder)[:-keep]:
+        hidden = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+        with disk_errors(path):
+            _remove([hidden])
+            path.rename(hidden)
+            fsync_folder(folder)
+            _remove([hidden])
+            fsync_folder(folder)  # or a power cut would bring it back, for nobody to remove
+
+
+def _checksum(state: Mapping[str, Any], tensors: int) -> str:
+    """CRC-32C (hex) of the state, but for this itself, and of the CRC-32C of the tensors."""
+    said = [tensors, {key: value for key, value in state.items() if key != _CHECKSUM}]
+    return f"{google_crc32c.value(json.dumps(said).encode()):08x}"
 
 
 def _remove(folders: Iterable[Path]) -> None:
@@ -85,7 +112,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Raises RunError where a file of it is missing or broken."""
     try:
         state = json.loads((path / _STATE).read_text(encoding="utf-8"))
-        tensors = load_tensors(path / _TENSORS)
+        tensors_file = path / _TENSORS
+        if _CHECKSUM in state and state[_CHECKSUM] != _checksum(state, crc32c_of(tensors_file)):
+            raise ValueError("its checksum does not match its content")
+        state.pop(_CHECKSUM, None)  # those of earlier versions have none
+        tensors = load_tensors(tensors_file)
         return Checkpoint(int(state.pop("step")), tensors, state)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise unusable(path, "is no readable checkpoint", error) from None

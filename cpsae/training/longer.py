@@ -73,7 +73,8 @@ def begin_longer(longer: Longer) -> str:
     _keep_finished(run, step)
     # a line that is there only because that step was the last is in no longer run
     is_due = step == 1 or step % longer.settings.log_every == 0
-    write_atomic(run.metrics, *lines_up_to(run.metrics, step if is_due else step - 1))
+    if run.metrics.exists():
+        write_atomic(run.metrics, *lines_up_to(run.metrics, step if is_due else step - 1))
     with disk_errors(run.summary):
         run.summary.unlink(missing_ok=True)
         fsync_folder(run.path)

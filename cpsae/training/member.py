@@ -19,6 +19,7 @@ from cpsae.sae.progressive import Enabling
 from cpsae.tensor_files import Streamed, go_through
 from cpsae.training.checkpoint import (
     Checkpoint,
+    keep_last,
     list_checkpoints,
     load_checkpoint,
     save_checkpoint,
@@ -28,7 +29,7 @@ from cpsae.training.facts import Facts
 from cpsae.training.feed import FeedPosition
 from cpsae.training.initial import taken
 from cpsae.training.machine import machine_of
-from cpsae.training.run_folder import MetricsLog, RunFolder
+from cpsae.training.run_folder import MetricsLog, RunFolder, log_checksum
 from cpsae.training.schedule import Schedule
 from cpsae.training.settings import FitSettings
 from cpsae.training.start import first_weights
@@ -71,8 +72,11 @@ class Member:
         begins = group.is_leader and checkpoint is None
         start = run.read_start() if begins else None
         self.trainable = new_trainable(settings, facts, d, device, start, group)
+        if checkpoint is not None:
+            run.refuse_damaged_log(checkpoint, every)
         self._continue(checkpoint)
         if checkpoint is not None:
+            keep_last(run.checkpoints, settings.keep_checkpoints)  # a kill may have come before it
             on_event(Note(f"{run.path}: continuing after step {checkpoint.step}"))
         self._clock = _Clock(self._seconds, self.step)
         self._log: MetricsLog | None = None
@@ -140,6 +144,7 @@ class Member:
             self._log.sync()
         state = {
             **self.trainable.state()[1],
+            "log": log_checksum(self.run.metrics, self.step, self.settings.log_every),
             "settings": self.settings.model_dump(mode="json"),
             "feed": asdict(position),
             "seconds": self._clock.seconds,

@@ -8,17 +8,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
 from cpsae.config.resolve import differences
-from cpsae.durable import disk_errors, is_leftover, local_folder, remove_leftovers, write_atomic
+from cpsae.durable import disk_errors, is_leftover, local_folder, settle, write_atomic
 from cpsae.errors import DifferentSettingsError, RunError, first_line
 from cpsae.json_files import read_object, write_object
 from cpsae.store import Store
-from cpsae.tensor_files import load_tensors
-from cpsae.training.checkpoint import step_name, step_of
+from cpsae.training.checkpoint import Checkpoint, remove_unfinished, step_name, step_of
 from cpsae.training.facts import Facts
 from cpsae.training.recipes import known_to_0_1, with_newer
 from cpsae.training.settings import FitSettings
@@ -81,12 +81,19 @@ class RunFolder:
             )
         if self.started or not self.path.exists():
             return
-        if not self.path.is_dir() or not all(map(is_leftover, self.path.iterdir())):
+        if not self.path.is_dir() or not all(map(self._is_beginning, self.path.iterdir())):
             raise RunError(f"{self.path}: is there already and is no run; choose another --out")
 
+    def _is_beginning(self, path: Path) -> bool:
+        """Whether a fit that was killed before it recorded its run may have left this behind."""
+        return path == self.start or is_leftover(path)
+
     def tidy(self) -> None:
-        """Remove what a killed writer left half-written. For who holds the lock."""
-        remove_leftovers(self.path)
+        """Remove what a killed writer left half-written, and make durable what it named last. For
+        who holds the lock."""
+        for folder in (self.checkpoints, self.finished):
+            remove_unfinished(folder)
+        settle(self.path)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Record what the run is."""
@@ -111,14 +118,21 @@ class RunFolder:
                 "record it); finish it with the release that began it, or use --fresh"
             ) from None
 
-    def write_start(self, start: Mapping[str, torch.Tensor]) -> None:
-        """Record what the store says of the weights before the first update."""
-        write_atomic(self.start, safetensors.torch.save(dict(start)))
+    def write_start(self, start: Mapping[str, torch.Tensor]) -> str:
+        """Record what the store says of the weights before the first update. The CRC-32C (hex) of
+        the file, for `config.json`."""
+        content = safetensors.torch.save(dict(start))
+        write_atomic(self.start, content)
+        return f"{google_crc32c.value(content):08x}"
 
     def read_start(self) -> dict[str, torch.Tensor]:
         """Raises RunError where it is missing or broken."""
+        expected = self.read_config().get("start_crc32c")  # earlier versions recorded none
         try:
-            return load_tensors(self.start)
+            content = self.start.read_bytes()
+            if expected not in (None, f"{google_crc32c.value(content):08x}"):
+                raise ValueError("its checksum does not match its content")
+            return safetensors.torch.load(content)
         except (OSError, SafetensorError, ValueError) as error:
             raise RunError(
                 f"{self.start}: cannot be read ({first_line(error)}); use --fresh"
@@ -127,6 +141,20 @@ class RunFolder:
     def read_summary(self) -> dict[str, Any]:
         """Of a complete run. Raises RunError where it is broken."""
         return read_object(self.summary, RunError, _ADVICE)
+
+    def refuse_damaged_log(self, checkpoint: Checkpoint, log_every: int) -> None:
+        """Raises RunError where the lines that were there at a checkpoint no longer are. A log that
+        somebody removed is not missed."""
+        expected = checkpoint.state.get("log")  # earlier versions recorded none
+        if expected is None or not self.metrics.exists():
+            return
+        if log_checksum(self.metrics, checkpoint.step, log_every) != expected:
+            folder = self.checkpoints / step_name(checkpoint.step)
+            raise RunError(
+                f"{self.metrics}: its lines up to step {checkpoint.step} are not what was written; "
+                f"restore it from a copy, remove it to go on without them, or remove {folder} to "
+                "continue from the checkpoint before, which writes them again"
+            )
 
     def write_evaluation(
         self, content: Mapping[str, Any], store: Store, step: int | None = None
@@ -209,6 +237,17 @@ def run_name(preset: str, settings: FitSettings, store: Store, init: str | None 
 
 def _without_free(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _FREE}
+
+
+def log_checksum(path: Path, step: int, log_every: int) -> str:
+    """Number and CRC-32C (hex) of the lines of a log up to `step`, but for one that is there only
+    because a shorter run ended with it."""
+    count, checksum = 0, 0
+    for line in lines_up_to(path, step):
+        of = json.loads(line)["step"]
+        if of == 1 or of % log_every == 0:
+            count, checksum = count + 1, google_crc32c.extend(checksum, line)
+    return f"{count} {checksum:08x}"
 
 
 def lines_up_to(path: Path, step: int) -> Iterator[bytes]:

@@ -13,9 +13,9 @@ from sae_lens.synthetic import SyntheticModel
 from worlds import load_world, sample
 
 from cpsae.device import choose_device
-from cpsae.durable import writer_lock
 from cpsae.evaluation.held_out import measure
 from cpsae.json_files import write_object
+from cpsae.locks import writer_lock
 from cpsae.sae.autoencoder import load
 from cpsae.store import Store, open_store
 from cpsae.store.provenance import provenance

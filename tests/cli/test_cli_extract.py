@@ -245,7 +245,7 @@ def test_broken_metadata(extract, tmp_path) -> None:
 
 
 def test_a_second_process(extract, tmp_path) -> None:
-    from cpsae.durable import writer_lock
+    from cpsae.locks import writer_lock
 
     with writer_lock(tmp_path / "acts.zarr", "store"):
         text = r"another process \(pid \d+\) is writing this store; wait until it ends or stop it"

@@ -140,7 +140,7 @@ def test_other_settings_list_each_difference(fit, tmp_path) -> None:
 
 
 def test_a_second_process(fit, tmp_path) -> None:
-    from cpsae.durable import writer_lock
+    from cpsae.locks import writer_lock
 
     with writer_lock(tmp_path / "run", "run"):
         text = r"another process \(pid \d+\) is writing this run; wait until it ends or stop it"

@@ -11,9 +11,9 @@ import torch
 from tiny import chunks_of, content_of
 from transformers import AutoModelForCausalLM
 
-from cpsae.durable import writer_lock
 from cpsae.errors import BusyError, DiskError, ModelError, NonFiniteError, SettingsError
 from cpsae.extraction import preflight
+from cpsae.locks import writer_lock
 from cpsae.memory import Room
 from cpsae.models import TruncatedModel
 from cpsae.stages.extract import extract

@@ -15,7 +15,7 @@ import pytest
 import torch
 from strict_json import read_strictly
 
-from cpsae.durable import write_atomic, writer_lock
+from cpsae.durable import write_atomic
 from cpsae.errors import (
     BusyError,
     DamagedStoreError,
@@ -26,6 +26,7 @@ from cpsae.errors import (
     SettingsError,
 )
 from cpsae.events import Note
+from cpsae.locks import writer_lock
 from cpsae.sae.autoencoder import load
 from cpsae.stages.evaluate import evaluate
 from cpsae.stages.fit import fit

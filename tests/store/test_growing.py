@@ -5,8 +5,8 @@ import threading
 import pytest
 from buckets import MemoryBucket
 
-from cpsae.durable import is_locked, writer_lock
 from cpsae.errors import StoreError
+from cpsae.locks import is_locked, writer_lock
 from cpsae.store import growing
 from cpsae.store.bucket import Folder
 from cpsae.store.growing import GrowingBucket, StoppedWaiting

@@ -1,6 +1,7 @@
 """Checkpoints: whole or absent, the last few kept, broken ones one clear line."""
 
 import errno
+import json
 import os
 
 import pytest
@@ -11,8 +12,10 @@ from cpsae.errors import DiskError, RunError
 from cpsae.tensor_files import in_memory
 from cpsae.training.checkpoint import (
     Checkpoint,
+    keep_last,
     list_checkpoints,
     load_checkpoint,
+    remove_unfinished,
     save_checkpoint,
 )
 
@@ -107,3 +110,44 @@ def test_cut_short_anywhere_is_one_line(tmp_path):
         (path / "state.safetensors").write_bytes(whole[:length])
         with pytest.raises(RunError):
             load_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
+def test_every_flipped_bit_is_found(tmp_path, name):
+    """Or changes nothing: where it is in the name of the checksum itself, or in white space."""
+    path = save(tmp_path, 1, keep=1)
+    whole = (path / name).read_bytes()
+    found = 0
+    for bit in range(8 * len(whole)):
+        broken = bytearray(whole)
+        broken[bit // 8] ^= 1 << bit % 8
+        (path / name).write_bytes(broken)
+        try:
+            back = load_checkpoint(path)
+        except RunError:
+            found += 1
+        else:
+            assert torch.equal(back.tensors["a"], some(1).tensors["a"])
+            assert (back.step, back.state["feed"]) == (1, some(1).state["feed"])
+    assert found > 7 * len(whole)
+
+
+def test_one_without_a_checksum_is_from_before_there_was_one(tmp_path):
+    path = save(tmp_path, 1, keep=1)
+    state = json.loads((path / "state.json").read_text())
+    del state["checksum"]
+    (path / "state.json").write_text(json.dumps(state))
+    assert load_checkpoint(path).state == some(1).state
+
+
+def test_those_that_go_are_hidden_before_they_are_removed(tmp_path, monkeypatch):
+    """A kill in the middle leaves no half of one that could be taken for a whole one."""
+    for step in (1, 2):
+        save(tmp_path, step, keep=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("cpsae.training.checkpoint._remove", lambda _folders: None)
+        keep_last(tmp_path, 1)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000002"]
+    assert (tmp_path / ".step-000001.tmp/state.json").exists()
+    remove_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000002"]
