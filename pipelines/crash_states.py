@@ -129,6 +129,13 @@ def write_state(state: State, folder: Path) -> None:
 def read_state(folder: Path) -> State:
     """What a folder looks like."""
     return {
-        os.fspath(path.relative_to(folder)): None if path.is_dir() else path.read_bytes()
+        os.fspath(path.relative_to(folder)): None if path.is_dir() else _bytes_of(path)
         for path in sorted(folder.rglob("*"))
     }
+
+
+def _bytes_of(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        return f"unreadable: {error.strerror}".encode()
