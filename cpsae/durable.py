@@ -19,6 +19,8 @@ except ImportError:  # not POSIX: stores and runs can be read there
 
 TEMPORARY_SUFFIX = ".tmp"
 LOCK_NAME = ".lock"
+FELLOWS_NAME = ".workers"
+"""Held together by the workers that do not lead."""
 
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 """What file systems answer that cannot sync a folder (CIFS, shared folders, some FUSE)."""
@@ -145,7 +147,7 @@ def temporary_target(path: Path) -> str | None:
 
 def is_leftover(path: Path) -> bool:
     """Whether a killed writer may have left this behind where there is nothing else."""
-    return path.name == LOCK_NAME or temporary_target(path) is not None
+    return path.name in (LOCK_NAME, FELLOWS_NAME) or temporary_target(path) is not None
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -89,7 +89,7 @@ class SourceError(CpsaeError):
 
 
 class GroupError(CpsaeError):
-    """A process of several that train together which did not come, is gone, or does not answer."""
+    """A process of several that work together which did not come, is gone, or does not answer."""
 
 
 class RunError(CpsaeError):

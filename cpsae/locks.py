@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cpsae.durable import LOCK_NAME, disk_errors, fsync_folder, make_folders
+from cpsae.durable import FELLOWS_NAME, LOCK_NAME, disk_errors, fsync_folder, make_folders
 from cpsae.errors import BusyError, PlatformError
 from cpsae.events import Note, OnEvent, ignore
 
@@ -52,6 +52,45 @@ def writer_lock(folder: Path, what: str, on_event: OnEvent = ignore) -> Iterator
                     parent.rmdir()
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def fellow_lock(folder: Path) -> Iterator[None]:
+    """Be seen to write in `folder`, as one of any number of processes beside its one writer, until
+    the block ends; the kernel ends it with the process. Nothing, where there are no locks."""
+    descriptor = None
+    with suppress(OSError):  # what is not seen is waited for a little longer, no more
+        descriptor = os.open(folder / FELLOWS_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def remove_fellow_lock(folder: Path) -> None:
+    """When all is done."""
+    (folder / FELLOWS_NAME).unlink(missing_ok=True)
+
+
+def is_gone(folder: Path, fellows: bool = False) -> bool:
+    """Whether nobody can be writing `folder`, as its one writer or, with `fellows`, beside it.
+    False where that cannot be known: on a file system without locks."""
+    try:
+        path = folder.resolve() / (FELLOWS_NAME if fellows else LOCK_NAME)
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def is_locked(folder: Path) -> bool:

@@ -126,7 +126,8 @@ def damaged(soak: Soak, trial: Trial, rng: random.Random) -> None:
     path = soak.path(trial.stage)
     damages = STORE_DAMAGES if trial.stage == "extract" else RUN_DAMAGES
     part = (0.2, 0.26) if "first weights" in trial.sort else (0.55, 0.95)
-    stopped = trial.stage == "fit" or rng.random() < 0.5
+    left_over = "leftovers" in trial.sort  # which a store that was finished has none of
+    stopped = trial.stage == "fit" or left_over or rng.random() < 0.5
     if stopped:
         moment = int(rng.uniform(*part) * operations(trial.stage))
         run(soak.command(trial.stage), at_operation(moment, sent(signal.SIGKILL)))

@@ -23,7 +23,7 @@ from cpsae.extraction.prepare import (
     pack_corpus,
 )
 from cpsae.extraction.provenance import is_model_known
-from cpsae.locks import set_aside, writer_lock
+from cpsae.locks import remove_fellow_lock, set_aside, writer_lock
 from cpsae.models import TruncatedModel, load_tokenizer
 from cpsae.models.files import model_files
 from cpsae.origins import Provenance
@@ -123,6 +123,7 @@ def complete(plan: Plan, on_event: OnEvent) -> None:
             writer = StoreWriter(target.path, target.known)
             writer.finish()
             target.manifest = writer.manifest
+        remove_fellow_lock(target.path)
     on_event(Note(f"{plan.place} is complete"))
 
 

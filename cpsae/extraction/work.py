@@ -11,6 +11,7 @@ from cpsae.extraction.compute import ChunkPipeline, Piece
 from cpsae.extraction.lead import load_model
 from cpsae.extraction.machine import set_threads, warn_of_other_device
 from cpsae.extraction.plan import Plan, Target
+from cpsae.locks import is_gone
 from cpsae.models import TruncatedModel
 from cpsae.store import Chunk, StoreWriter, open_store
 
@@ -18,7 +19,7 @@ from cpsae.store import Chunk, StoreWriter, open_store
 def wait_for_tokens(plan: Plan, on_event: OnEvent) -> None:
     """Until the leading worker has settled the tokens: not in a collective, which times out."""
     what = f"worker 0 to settle the tokens of {plan.place}"
-    patience = waiting.Patience(plan.worker, what, on_event)
+    patience = waiting.Patience(plan.worker, what, on_event, lambda: is_gone(plan.place))
     told = False
     while not all(map(_has_tokens, plan.targets)):
         if not told:
@@ -59,7 +60,10 @@ def fill(plan: Plan, model: TruncatedModel | None, on_event: OnEvent) -> int:
         store = open_store(plan.targets[0].path, allow_partial=True)
         ChunkPipeline(loaded, store, writers).run(pieces, progress.committed)
     what = f"the chunks of the other workers in {plan.place}"
-    patience = waiting.Patience(plan.worker, what, on_event)
+    first_store = plan.targets[0].path
+    patience = waiting.Patience(
+        plan.worker, what, on_event, lambda: is_gone(first_store, fellows=True)
+    )
     while shared and not progress.look():
         patience.wait(progress.done)
     progress.end()

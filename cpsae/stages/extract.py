@@ -16,6 +16,7 @@ from cpsae.events import Note, OnEvent, ignore
 from cpsae.extraction import lead, work
 from cpsae.extraction.plan import Plan, Target, find_targets, make_plan, place_of
 from cpsae.extraction.provenance import is_model_known
+from cpsae.locks import fellow_lock
 from cpsae.store import open_store
 from cpsae.store.bucket import Folder
 from cpsae.store.origin import read_provenance
@@ -88,7 +89,8 @@ def _lead(plan: Plan, fresh: bool, on_event: OnEvent) -> int:
 
 def _follow(plan: Plan, on_event: OnEvent) -> int:
     work.wait_for_tokens(plan, on_event)
-    return work.fill(plan, None, on_event)
+    with fellow_lock(plan.targets[0].path):
+        return work.fill(plan, None, on_event)
 
 
 def _all_complete(settings: ExtractSettings, targets: list[Target], worker: Worker) -> bool:

@@ -95,8 +95,8 @@ class StoreWriter:
         return statistics
 
     def finish(self) -> None:
-        """Remove leftovers, set the completion mark. StoreError where a chunk or its statistics
-        are missing."""
+        """Remove leftovers, make all durable, set the completion mark. StoreError where a chunk or
+        its statistics are missing."""
         missing = self.missing(self.chunks)
         if missing:
             raise StoreError(f"{self.bucket.name}: {len(missing)} chunks are missing: not complete")

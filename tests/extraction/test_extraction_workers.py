@@ -9,7 +9,7 @@ import time
 import pytest
 from tiny import chunks_of
 
-from cpsae.errors import SettingsError
+from cpsae.errors import GroupError, SettingsError
 from cpsae.events import Advanced, Note, Started
 from cpsae.extraction import machine, waiting
 from cpsae.stages.extract import extract
@@ -89,12 +89,54 @@ def test_whoever_waits_for_nobody_says_so(settings, monkeypatch, rank) -> None:
     assert ("worker 0 to settle the tokens" if rank else "chunks of the other workers") in text
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_whoever_waits_for_those_who_are_gone_ends_with_a_line(settings, monkeypatch, rank) -> None:
+    """A leader, or a fellow, that was killed: the kernel has freed its lock."""
+    for name in ("PATIENCE_SECONDS", "LOOK_SECONDS", "GIVE_UP_SECONDS"):
+        monkeypatch.setattr(waiting, name, 0.0)
+    chosen = settings(layer=0)
+    with pytest.raises(GroupError, match=f"worker {rank} of 2.*gone.*start all workers again") as e:
+        extract(chosen, worker=Worker(rank, 2, 0))
+    assert "\n" not in str(e.value)
+    monkeypatch.undo()
+    whole = extract(settings(layer=0, store=chosen.store + "2"))
+    assert chunks_of(extract(chosen).path) == chunks_of(whole.path)
+    assert not (whole.path / ".workers").exists()
+
+
+def test_whoever_is_at_work_is_waited_for(tmp_path) -> None:
+    from cpsae.locks import fellow_lock, is_gone, remove_fellow_lock, writer_lock
+
+    assert is_gone(tmp_path) and is_gone(tmp_path, fellows=True)
+    with writer_lock(tmp_path, "store"), fellow_lock(tmp_path):
+        assert not is_gone(tmp_path)
+        with fellow_lock(tmp_path):
+            assert not is_gone(tmp_path, fellows=True)
+        assert not is_gone(tmp_path, fellows=True), "the other one is there still"
+    assert is_gone(tmp_path) and is_gone(tmp_path, fellows=True)
+    remove_fellow_lock(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_locks_nobody_is_known_to_be_gone(tmp_path, monkeypatch) -> None:
+    import fcntl
+
+    from cpsae.locks import fellow_lock, is_gone
+
+    def unknown(_descriptor, _how):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    with fellow_lock(tmp_path):
+        assert not is_gone(tmp_path, fellows=True)
+
+
 def test_patience_begins_again_with_progress(monkeypatch) -> None:
     clock = iter(range(0, 1000, 30))
     monkeypatch.setattr("cpsae.extraction.waiting.time.monotonic", lambda: next(clock))
     monkeypatch.setattr("cpsae.extraction.waiting.time.sleep", lambda _: None)
     heard = []
-    patience = waiting.Patience(Worker(1, 2), "the tokens", heard.append)
+    patience = waiting.Patience(Worker(1, 2), "the tokens", heard.append, lambda: False)
     for done in (1, 2, 3, 3, 3, 3, 3, 4, 4, 4):
         patience.wait(done)
         heard.append(done)
