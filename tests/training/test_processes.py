@@ -46,7 +46,8 @@ SHARED = {"data": {"processes": 2}, "features": {"processes": 2, "split": "featu
 ROUNDED = 1e-4
 """Relative: 60 updates of sums in another order."""
 ROUNDED_TO_BFLOAT16 = 0.03
-"""Sums in another order there become another value, and a latent another's."""
+"""Sums in another order there become another value, and a latent another's: figures stay near, but
+single weights do not."""
 TIMES = ("seconds", "rows_per_second")
 
 
@@ -59,8 +60,9 @@ def trained(plain_store, tmp_path_factory):
         cases = json.dumps([[name, kind, {**each, **own}] for name, (kind, own) in CASES.items()])
         folders[split] = tmp_path_factory.mktemp(f"by-{split}")
         script, count = HERE / "fits_in_processes.py", 2 if split else 1
-        for done in ended(start([script, plain_store.path, folders[split], cases], count)):
-            assert (done.stderr, done.stdout, done.returncode) == ("", "", 0)
+        done = ended(start([script, plain_store.path, folders[split], cases], count))
+        said = [f"{one.returncode}: {one.stderr[-2000:]}" for one in done]
+        assert said == ["0: "] * count, "\n\n".join(said)
     return folders
 
 
@@ -80,7 +82,7 @@ def test_two_train_what_one_does(trained, name, split):
         figures = {k: v for k, v in other.items() if k not in TIMES and v is not None}
         assert {k: line[k] for k in figures} == pytest.approx(figures, rel=close, abs=close / 10)
     weights, others = (load_file(run / "sae.safetensors") for run in (two, one))
-    for key, weight in others.items():
+    for key, weight in others.items() if name != "bfloat16" else ():
         gap = (weights[key] - weight).abs().max()
         assert gap <= close * max(1.0, float(weight.abs().max())), key
     summary, other = (json.loads((run / "summary.json").read_text()) for run in (two, one))
