@@ -44,14 +44,10 @@ class PrefixAdam:
             for moment in _MOMENTS
         }
         frozen = _FROZEN[settings.frozen]
-        self.active = {
-            name: torch.nn.Parameter(w, requires_grad=name not in frozen)
-            for name, w in self.weights.items()
-        }
         self.steps = {name: self._new_step(weight) for name, weight in self.weights.items()}
         self.clip = settings.clip
         decay = settings.weight_decay if settings.optimizer == "adamw" else 0.0
-        trained = [name for name in specs if name not in frozen]
+        trained = self._trained = [name for name in specs if name not in frozen]
         decayed = [name for name in trained if specs[name].decay]
         others = [name for name in trained if name not in decayed]
         self._unit = [name for name in trained if specs[name].unit_rows]
@@ -65,8 +61,12 @@ class PrefixAdam:
     def enable(self, n_enabled: int) -> None:
         """Let the first `n_enabled` features take part, with the moments that they have."""
         self.n_enabled = n_enabled
-        for name, parameter in self.active.items():
-            parameter.data = self._prefix(name, self.weights[name])
+        # New leaves, not other data in the old ones: as long as a graph of the last update is not
+        # collected, torch holds the gradients of a leaf to the shape that it had then.
+        self.active = {
+            name: torch.nn.Parameter(self._prefix(name, w), requires_grad=name in self._trained)
+            for name, w in self.weights.items()
+        }
 
     def prefix(self, m: int) -> dict[str, Tensor]:
         """The weights of the first m features, as views that ask for no gradient."""

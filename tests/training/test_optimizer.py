@@ -175,3 +175,21 @@ def test_forgotten_features_have_the_second_moment_of_an_average_one():
             typical = before[name, which][:5].mean(0)
             expected[[1, 5]] = typical if which == "exp_avg_sq" else torch.zeros_like(typical)
         torch.testing.assert_close(moment, expected, msg=name)
+
+
+def test_features_are_enabled_while_a_graph_of_before_is_held() -> None:
+    """As one that a cycle keeps until Python looks for such."""
+    weights = {"w_enc": torch.randn(6, 3), "b_enc": torch.zeros(6)}
+    specs = {"w_enc": Spec("nd"), "b_enc": Spec("n")}
+    optimizer = PrefixAdam(specs, weights, FitSettings(), n_enabled=2)
+    x = torch.randn(5, 3)
+
+    def loss() -> torch.Tensor:
+        active = optimizer.active
+        return torch.addmm(active["b_enc"], x, active["w_enc"].T).square().sum()
+
+    held = loss()
+    optimizer.enable(4)
+    loss().backward()
+    assert optimizer.active["b_enc"].grad.shape == (4,)
+    held.backward()
