@@ -23,7 +23,8 @@ from pathlib import Path
 
 import torch
 from fuzz_mutations import mutated
-from fuzz_targets import TARGETS, make_samples
+from fuzz_samples import make_samples
+from fuzz_targets import TARGETS
 
 from cpsae.errors import CpsaeError
 
@@ -54,6 +55,7 @@ def fuzz(names: list[str], inputs: int, seed: int) -> list[dict[str, object]]:
         make_samples(samples)
         for name in names:
             counts: Counter[str] = Counter()
+            _check(name, samples)
             for first in range(0, inputs, IN_A_CHILD):
                 numbers = range(first, min(first + IN_A_CHILD, inputs))
                 for number, file, what in _in_a_child(name, numbers, seed, samples):
@@ -66,6 +68,12 @@ def fuzz(names: list[str], inputs: int, seed: int) -> list[dict[str, object]]:
     for entry in found.values():
         print(json.dumps(entry, indent=2), flush=True)
     return list(found.values())
+
+
+def _check(name: str, samples: Path) -> None:
+    """What is changed is read as it is, or a refusal says nothing about the change."""
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
+        TARGETS[name].read(Path(shutil.copytree(samples, Path(place) / "work")))
 
 
 def _in_a_child(name: str, numbers: range, seed: int, samples: Path) -> list[tuple[int, str, str]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import ml_dtypes
@@ -23,7 +24,7 @@ def read_npy(files: Sequence[Path], tensor: str | None) -> FoundRows:
     for path in files:
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TokenError) as error:  # its header is a Python literal
             raise SourceError(f"{path}: cannot be read ({first_line(error)})") from None
         if array.dtype == np.dtype("V2"):  # numpy has no name for what ml_dtypes calls bfloat16
             notes = [f"{path}: values of two nameless bytes are taken for bfloat16"]
