@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from cpsae.config.extraction import Dtype, Point, StoreDtype
+from cpsae.events import OnEvent
 
 Text = str | os.PathLike[str]
 Whole = int | str
@@ -105,6 +106,23 @@ class FitKeywords(TypedDict, total=False):
     dead_after: Whole | None
     temperature: Mapping[str, Any]
     competition: Mapping[str, Any]
+
+
+class RunKeywords(FitKeywords, total=False):
+    """What `cpsae.fit` and `cpsae.sweep` take beside the settings, and those."""
+
+    out: Text | None
+    init_run: Text | None
+    preset: str
+    fresh: bool
+    allow_partial: bool
+    follow: bool
+    stretch: bool
+    track: str | Sequence[str]
+    track_project: str | None
+    store_identity: str | None
+    progress: bool
+    on_event: OnEvent | None
 
 
 def path_or_none(path: Text | None) -> str | None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack, overload
 
-from cpsae.api.keywords import ExtractKeywords, FitKeywords, Text, path_or_none
+from cpsae.api.keywords import ExtractKeywords, FitKeywords, RunKeywords, Text, path_or_none
 from cpsae.api.progress import listening
 from cpsae.api.settings import (
     begun_from,
@@ -67,20 +67,7 @@ def extract(
 def fit(
     store: Text,
     settings: FitSettings | None = None,
-    *,
-    out: Text | None = None,
-    init_run: Text | None = None,
-    preset: str = "paper",
-    fresh: bool = False,
-    allow_partial: bool = False,
-    follow: bool = False,
-    stretch: bool = False,
-    track: str | Sequence[str] = (),
-    track_project: str | None = None,
-    store_identity: str | None = None,
-    progress: bool = True,
-    on_event: OnEvent | None = None,
-    **keywords: Unpack[FitKeywords],
+    **keywords: Unpack[RunKeywords],
 ) -> FitResult: ...
 
 
@@ -90,19 +77,7 @@ def fit(
     settings: FitSettings | None = None,
     *,
     should_stop: Callable[[], bool],
-    out: Text | None = None,
-    init_run: Text | None = None,
-    preset: str = "paper",
-    fresh: bool = False,
-    allow_partial: bool = False,
-    follow: bool = False,
-    stretch: bool = False,
-    track: str | Sequence[str] = (),
-    track_project: str | None = None,
-    store_identity: str | None = None,
-    progress: bool = True,
-    on_event: OnEvent | None = None,
-    **keywords: Unpack[FitKeywords],
+    **keywords: Unpack[RunKeywords],
 ) -> FitResult | Stopped: ...
 
 
@@ -174,20 +149,7 @@ def sweep(
     store: Text,
     members: Mapping[str, Sequence[Any]] | Sequence[SweepMember],
     settings: FitSettings | None = None,
-    *,
-    out: Text | None = None,
-    init_run: Text | None = None,
-    preset: str = "paper",
-    fresh: bool = False,
-    allow_partial: bool = False,
-    follow: bool = False,
-    stretch: bool = False,
-    track: str | Sequence[str] = (),
-    track_project: str | None = None,
-    store_identity: str | None = None,
-    progress: bool = True,
-    on_event: OnEvent | None = None,
-    **keywords: Unpack[FitKeywords],
+    **keywords: Unpack[RunKeywords],
 ) -> SweepResult: ...
 
 
@@ -198,19 +160,7 @@ def sweep(
     settings: FitSettings | None = None,
     *,
     should_stop: Callable[[], bool],
-    out: Text | None = None,
-    init_run: Text | None = None,
-    preset: str = "paper",
-    fresh: bool = False,
-    allow_partial: bool = False,
-    follow: bool = False,
-    stretch: bool = False,
-    track: str | Sequence[str] = (),
-    track_project: str | None = None,
-    store_identity: str | None = None,
-    progress: bool = True,
-    on_event: OnEvent | None = None,
-    **keywords: Unpack[FitKeywords],
+    **keywords: Unpack[RunKeywords],
 ) -> SweepResult | Stopped: ...
 
 

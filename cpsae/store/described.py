@@ -1,29 +1,23 @@
 """What is in a store, in a few lines, for whoever prints it."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+
+import numpy as np
 
 from cpsae.store.layout import Manifest
 
-if TYPE_CHECKING:
-    from cpsae.store.part import StorePart
-    from cpsae.store.reader import Store
 
-
-def described_store(store: "Store") -> str:
-    """Where it is, what its rows are of, and how many there are."""
-    lines = [f"Store {store.path}: {_origin(store.manifest)}"]
-    for part in (store.training, store.evaluation):
-        if part is not None:
-            lines.append(f"  {part.name:<10}  {described_rows(part)}")
+def described_store(path: object, manifest: Manifest, parts: Mapping[str, str]) -> str:
+    """Where it is, what its rows are of, and how many each part has, as `described_rows` says."""
+    lines = [f"Store {path}: {_origin(manifest)}"]
+    lines += [f"  {name:<10}  {rows}" for name, rows in parts.items()]
     return "\n".join(lines)
 
 
-def described_rows(part: "StorePart") -> str:
-    """Shape, type and size of the rows that are there."""
-    size = part.vectors * part.d * part.dtype.itemsize
-    text = f"{part.vectors:,} x {part.d} {part.dtype.name} ({_bytes(size)})"
-    whole = part.part.vectors
-    return text if part.vectors == whole else f"{text}, of {whole:,} rows"
+def described_rows(n_rows: int, d: int, dtype: np.dtype, planned: int) -> str:
+    """Shape, type and size of the rows that are there, of those that are planned."""
+    text = f"{n_rows:,} x {d} {dtype.name} ({_bytes(n_rows * d * dtype.itemsize)})"
+    return text if n_rows == planned else f"{text}, of {planned:,} rows"
 
 
 def _origin(manifest: Manifest) -> str:

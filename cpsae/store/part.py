@@ -164,8 +164,13 @@ class StorePart:
             raise ValueError("the rows of a store are not in memory: they have to be copied")
         return self[:].astype(dtype or self.dtype, copy=False)
 
+    @property
+    def described(self) -> str:
+        """Shape, type and size, in words."""
+        return described_rows(self.vectors, self.d, self.dtype, self.part.vectors)
+
     def __repr__(self) -> str:
-        return f"StorePart({self.name}: {described_rows(self)})"
+        return f"StorePart({self.name}: {self.described})"
 
     def _gather(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         found = np.empty((len(numbers), self.d), self.dtype)

@@ -44,7 +44,9 @@ class Store:
         return self.bucket.name
 
     def __repr__(self) -> str:
-        return described_store(self)
+        parts = [part for part in (self.training, self.evaluation) if part is not None]
+        told = {part.name: part.described for part in parts}
+        return described_store(self.path, self.manifest, told)
 
     @cached_property
     def identity(self) -> str:

@@ -6,7 +6,7 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 import pytest
 
 import cpsae
-from cpsae.api.keywords import ExtractKeywords, FitKeywords, Text, Whole
+from cpsae.api.keywords import ExtractKeywords, FitKeywords, RunKeywords, Text, Whole
 from cpsae.api.settings import extract_settings, fit_settings
 from cpsae.config import ExtractSettings, Settings
 from cpsae.config.base import parse_count
@@ -142,3 +142,14 @@ def test_python_shows_each_setting_in_the_signature(name, keywords) -> None:
     parameters = inspect.signature(getattr(cpsae, name)).parameters
     assert keywords.__annotations__.keys() <= parameters.keys()
     assert all(p.kind is not p.VAR_KEYWORD for p in parameters.values())
+
+
+@pytest.mark.parametrize("function", [cpsae.fit, cpsae.sweep])
+def test_type_checkers_know_what_a_run_takes(function) -> None:
+    """The overloads, of which Python keeps nothing, name it by RunKeywords."""
+    hints = get_type_hints(RunKeywords)
+    parameters = inspect.signature(inspect.unwrap(function)).parameters.values()
+    taken = {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert hints.keys() - FitKeywords.__annotations__.keys() <= taken.keys()
+    assert taken.keys() - {"should_stop"} <= hints.keys()
+    assert all(hints[name] == taken[name] for name in hints.keys() & taken.keys())
