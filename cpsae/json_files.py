@@ -42,5 +42,9 @@ def write_object(path: Path, content: Mapping[str, Any]) -> None:
 
     Raises ValueError for a NaN or an infinity, which JSON has not; DiskError on a full disk.
     """
-    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    write_atomic(path, text.encode())
+    write_atomic(path, as_json_bytes(content))
+
+
+def as_json_bytes(content: Mapping[str, Any]) -> bytes:
+    """Indented JSON, keys sorted. Raises ValueError for a NaN or an infinity."""
+    return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()

@@ -25,6 +25,9 @@ _DTYPES = {
     torch.bool: "BOOL",
 }
 """Names in files, in the order that files have."""
+CHECKSUM = "checksum"
+"""Where a JSON object that stands beside a file of tensors has `checksum_of` them both."""
+
 _ALIGNMENT = 8
 _BLOCK_BYTES = 1 << 20
 
@@ -62,6 +65,13 @@ def crc32c_of(path: Path) -> int:
         while block := file.read(_BLOCK_BYTES):
             checksum = google_crc32c.extend(checksum, block)
     return checksum
+
+
+def checksum_of(beside: Mapping[str, Any], tensors: int) -> str:
+    """CRC-32C (hex) of the CRC-32C of a file of tensors and of the JSON object beside it, in the
+    order that it has in its own file, but for the checksum in it."""
+    said = [tensors, {key: value for key, value in beside.items() if key != CHECKSUM}]
+    return f"{google_crc32c.value(json.dumps(said).encode()):08x}"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Streamed]) -> int:

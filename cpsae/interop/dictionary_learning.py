@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpsae.interop.exported import Files, as_json_bytes
+from cpsae.interop.exported import Files
 from cpsae.interop.folded import Folded, fold, refuse_form, refuse_rows, saved_by_torch
 from cpsae.interop.origin import Origin
+from cpsae.json_files import as_json_bytes
 from cpsae.sae.autoencoder import SparseAutoencoder
 
 TARGET = "dictionary_learning"

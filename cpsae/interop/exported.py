@@ -1,13 +1,11 @@
 """What an export comes to, and how it reaches the disk: a folder, whole or not at all."""
 
-import json
 import os
 import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cpsae.durable import (
     TEMPORARY_SUFFIX,
@@ -41,11 +39,6 @@ class Files:
 def on_disk(load: str, folder: str) -> str:
     """`Files.load` where the folder is what the expression `folder` gives."""
     return load.replace('"{folder}"', folder).replace('"{folder}/', f'{folder} + "/')
-
-
-def as_json_bytes(content: Mapping[str, Any]) -> bytes:
-    """Indented JSON, keys sorted."""
-    return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def free_folder(out: str | os.PathLike[str]) -> Path:

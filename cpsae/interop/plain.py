@@ -4,10 +4,11 @@ description."""
 from pathlib import Path
 
 from cpsae.errors import SourceError
-from cpsae.interop.exported import Files, as_json_bytes
+from cpsae.interop.exported import Files
 from cpsae.interop.folded import Folded, as_bytes, fold
 from cpsae.interop.origin import Origin
 from cpsae.interop.published import KINDS, Published, checked, read_cfg, read_tensors, whole
+from cpsae.json_files import as_json_bytes
 from cpsae.sae.autoencoder import SparseAutoencoder
 from cpsae.sae.normalization import PER_ROW, Normalizer
 

@@ -3,9 +3,10 @@
 from typing import Any
 
 from cpsae.errors import ExportError
-from cpsae.interop.exported import Files, as_json_bytes
+from cpsae.interop.exported import Files
 from cpsae.interop.folded import Folded, as_bytes, fold, layer_norm_scale
 from cpsae.interop.origin import Origin
+from cpsae.json_files import as_json_bytes
 from cpsae.sae.autoencoder import SparseAutoencoder
 
 FILES = (("cfg.json", "sae_weights.safetensors"),)

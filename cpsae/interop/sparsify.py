@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cpsae.errors import SourceError
-from cpsae.interop.exported import Files, as_json_bytes
+from cpsae.interop.exported import Files
 from cpsae.interop.folded import Folded, as_bytes, fold, refuse_form, refuse_rows
 from cpsae.interop.origin import Origin, place_of
 from cpsae.interop.published import Published, checked, read_cfg, read_tensors, whole
+from cpsae.json_files import as_json_bytes
 from cpsae.sae.autoencoder import SparseAutoencoder
 from cpsae.sae.normalization import Normalizer
 

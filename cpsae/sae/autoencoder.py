@@ -176,13 +176,15 @@ def load(run_folder: Path | str, device: torch.device | str = "cpu") -> SparseAu
     """
     saved = read_autoencoder(Path(run_folder))
     with saved.errors():
+        kind = saved.kind()
         sae = SparseAutoencoder(
             saved.weights,
-            saved.kind(),
+            kind,
             Normalizer.from_json(saved.description["normalization"]),
             n_enabled=saved.description["n_enabled"],
             hook=saved.description["hook"],
         )
+    saved.check(kind)
     return sae.to(device)
 
 

@@ -3,26 +3,37 @@
 Nothing here unpickles: a run folder from a stranger can be opened.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from cpsae.errors import RunError, SettingsError, first_line
-from cpsae.json_files import read_object, write_object
+from cpsae.json_files import as_json_bytes, read_object, write_object
 from cpsae.sae.kind import Kind
 from cpsae.sae.kinds import load_kind
 from cpsae.sae.normalization import Normalizer
-from cpsae.tensor_files import Streamed, load_tensors, write_tensors
+from cpsae.tensor_files import (
+    CHECKSUM,
+    Streamed,
+    checksum_of,
+    crc32c_of,
+    load_tensors,
+    write_tensors,
+)
 
 WEIGHTS = "sae.safetensors"
 DESCRIPTION = "sae.json"
 _ADVICE = "fit the run again, or restore the file"
+_KEYS = {"kind", "d", "n_latents", "n_enabled", "normalization", "hook", CHECKSUM}
+"""Of every kind's description."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,27 @@ class SavedAutoencoder:
                 f"{', '.join(expected)}"
             )
         return kind_class.from_constants(self.description, d, n)
+
+    def check(self, kind: Kind) -> None:
+        """That the files are those that were written, and say nothing that is not understood.
+        Raises RunError."""
+        unknown = self.description.keys() - _KEYS - kind.constants().keys()
+        if unknown:
+            raise RunError(
+                f"{self.folder / DESCRIPTION}: holds {', '.join(sorted(unknown))}, which this "
+                "version does not know; update cpsae"
+            )
+        expected = self.description.get(CHECKSUM)  # earlier versions recorded none
+        try:
+            found = expected and checksum_of(self.description, crc32c_of(self.folder / WEIGHTS))
+        except OSError as error:
+            raise RunError(f"{self.folder / WEIGHTS}: {first_line(error)}; {_ADVICE}") from None
+        if found != expected:
+            raise RunError(
+                f"{self.folder}: {WEIGHTS} and {DESCRIPTION} are not as they were written: their "
+                f"checksum is {found}, expected {expected}; restore them, or take {CHECKSUM!r} out "
+                f"of {DESCRIPTION} where they were changed on purpose"
+            )
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -93,15 +125,18 @@ def write_autoencoder(
 
     There is no metadata, whose keys safetensors orders at random: equal weights give equal bytes.
     """
-    write_tensors(folder / WEIGHTS, weights)
-    write_object(folder / DESCRIPTION, description)
+    checksum = write_tensors(folder / WEIGHTS, weights)
+    write_object(folder / DESCRIPTION, _sealed(description, checksum))
 
 
-def weights_bytes(weights: Mapping[str, Tensor]) -> bytes:
-    """sae.safetensors: float32 and without metadata, whose keys safetensors orders at random: equal
-    weights give equal bytes."""
+def autoencoder_files(
+    weights: Mapping[str, Tensor], description: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """The very bytes of both files, by name, where a whole folder is written at once."""
     tensors = {name: t.detach().to("cpu").float().contiguous() for name, t in weights.items()}
-    return safetensors.torch.save(tensors)
+    content = safetensors.torch.save(tensors)
+    sealed = _sealed(description, google_crc32c.value(content))
+    return {WEIGHTS: content, DESCRIPTION: as_json_bytes(sealed)}
 
 
 def read_autoencoder(folder: Path) -> SavedAutoencoder:
@@ -124,3 +159,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read ({first_line(error)}); {_ADVICE}") from None
     return {name: tensor.float() for name, tensor in weights.items()}
+
+
+def _sealed(description: Mapping[str, Any], weights: int) -> dict[str, Any]:
+    """A description with its checksum; weights: CRC-32C of the file of weights."""
+    ordered: dict[str, Any] = json.loads(json.dumps(description, sort_keys=True))  # as in the file
+    return {**ordered, CHECKSUM: checksum_of(ordered, weights)}

@@ -9,12 +9,13 @@ from cpsae.config.extraction import POINTS
 from cpsae.errors import SettingsError, StoreError
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.file_content import record_of
-from cpsae.interop.exported import as_json_bytes, free_folder, write_folder
+from cpsae.interop.exported import free_folder, write_folder
 from cpsae.interop.origin import Origin
 from cpsae.interop.published import Published
 from cpsae.interop.sources import read_published
+from cpsae.json_files import as_json_bytes
 from cpsae.sae.autoencoder import SparseAutoencoder
-from cpsae.sae.files import DESCRIPTION, WEIGHTS, weights_bytes
+from cpsae.sae.files import autoencoder_files
 from cpsae.software import software_versions
 from cpsae.stages.evaluate import evaluate
 from cpsae.store import Store, open_store
@@ -115,11 +116,9 @@ def _files(
     store: Store | None,
 ) -> dict[str, bytes]:
     """Of a run folder."""
-    weights = dict(sae.named_parameters(recurse=False))
     return {
+        **autoencoder_files(dict(sae.named_parameters(recurse=False)), sae.description()),
         "config.json": as_json_bytes(_config(source, found, sae, notes, store)),
-        WEIGHTS: weights_bytes(weights),
-        DESCRIPTION: as_json_bytes(sae.description()),
         "summary.json": as_json_bytes({"n_enabled": sae.n_enabled}),
     }
 

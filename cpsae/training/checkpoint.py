@@ -8,18 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import torch
 from safetensors import SafetensorError
 
 from cpsae.durable import TEMPORARY_SUFFIX, disk_errors, fsync_folder, make_folders, write_atomic
 from cpsae.errors import RunError
-from cpsae.tensor_files import Streamed, crc32c_of, load_tensors, write_tensors
+from cpsae.tensor_files import (
+    CHECKSUM,
+    Streamed,
+    checksum_of,
+    crc32c_of,
+    load_tensors,
+    write_tensors,
+)
 
 _NAME = re.compile(r"step-(\d+)")
 _TENSORS = "state.safetensors"
 _STATE = "state.json"
-_CHECKSUM = "checksum"
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def save_checkpoint(
         remove_unfinished(folder)
         try:
             content = {"step": step, **state}
-            content[_CHECKSUM] = _checksum(content, write_tensors(temporary / _TENSORS, tensors))
+            content[CHECKSUM] = checksum_of(content, write_tensors(temporary / _TENSORS, tensors))
             text = json.dumps(content, indent=2, allow_nan=False) + "\n"
             write_atomic(temporary / _STATE, text.encode())
             _remove([target])
@@ -75,12 +80,6 @@ def keep_last(folder: Path, keep: int) -> None:
             fsync_folder(folder)
             _remove([hidden])
             fsync_folder(folder)  # or a power cut would bring it back, for nobody to remove
-
-
-def _checksum(state: Mapping[str, Any], tensors: int) -> str:
-    """CRC-32C (hex) of the state, but for this itself, and of the CRC-32C of the tensors."""
-    said = [tensors, {key: value for key, value in state.items() if key != _CHECKSUM}]
-    return f"{google_crc32c.value(json.dumps(said).encode()):08x}"
 
 
 def _remove(folders: Iterable[Path]) -> None:
@@ -113,9 +112,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         state = json.loads((path / _STATE).read_text(encoding="utf-8"))
         tensors_file = path / _TENSORS
-        if _CHECKSUM in state and state[_CHECKSUM] != _checksum(state, crc32c_of(tensors_file)):
+        if CHECKSUM in state and state[CHECKSUM] != checksum_of(state, crc32c_of(tensors_file)):
             raise ValueError("its checksum does not match its content")
-        state.pop(_CHECKSUM, None)  # those of earlier versions have none
+        state.pop(CHECKSUM, None)  # those of earlier versions have none
         tensors = load_tensors(tensors_file)
         return Checkpoint(int(state.pop("step")), tensors, state)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:

@@ -1,5 +1,6 @@
 import json
 
+import google_crc32c
 import numpy as np
 import pytest
 import reference
@@ -149,6 +150,9 @@ def test_files_are_as_documented(tmp_path):
     text = (tmp_path / "sae.json").read_text()
     described = json.loads(text)
     assert list(described) == sorted(described)
+    checksum = described.pop("checksum")
+    weights = google_crc32c.value((tmp_path / "sae.safetensors").read_bytes())
+    assert checksum == f"{google_crc32c.value(json.dumps([weights, described]).encode()):08x}"
     assert described == {
         "kind": "competitive",
         "d": D,
@@ -159,6 +163,31 @@ def test_files_are_as_documented(tmp_path):
         "normalization": {"name": "layer"},
         "hook": HOOK,
     }
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    sae = autoencoder()
+    for name in ("sae.safetensors", "sae.json"):
+        sae.save(tmp_path)
+        path = tmp_path / name
+        content = path.read_bytes()
+        for at in range(0, len(content), 1 if name == "sae.json" else 7):
+            raw = bytearray(content)
+            raw[at] ^= 1 << at % 7
+            path.write_bytes(raw)
+            try:
+                loaded = cpsae.load(tmp_path)
+            except RunError as error:
+                assert "\n" not in str(error)
+            else:  # white space, or a name that is written in another way
+                assert name == "sae.json" and loaded.description() == sae.description()
+        path.write_bytes(content)
+
+
+def test_what_an_earlier_version_wrote_has_no_checksum(tmp_path):
+    autoencoder().save(tmp_path)
+    edit(tmp_path, checksum=None)
+    assert cpsae.load(tmp_path).n_enabled == M
 
 
 def edit(folder, **changes):
@@ -206,6 +235,9 @@ def drop(folder):
         (lambda f: edit(f, temperature=None), "has no 'temperature'"),
         (lambda f: edit(f, normalization=3), "make no autoencoder"),
         (lambda f: edit(f, hook=3), "make no autoencoder"),
+        (lambda f: edit(f, temperature=0.31), "are not as they were written: their checksum is"),
+        (lambda f: edit(f, checksum="0"), "restore them, or take 'checksum' out of sae.json"),
+        (lambda f: edit(f, sharpness=2), "holds sharpness, which this version does not know; up"),
         (cut, "cannot be read"),
         (transpose, r"W_dec has shape \(10, 16\)"),
         (drop, "has no tensor b_enc"),
