@@ -26,6 +26,8 @@ from cpsae.training.facts import Facts
 from cpsae.training.feed import ActivationFeed
 from cpsae.training.loop import Loop, Stopped
 from cpsae.training.member import Member
+from cpsae.training.memory_plan import plan_memory
+from cpsae.training.resident import resident_rows
 
 _WITH_LATENTS = 2
 """Times its weights that a dictionary takes while it is evaluated, about."""
@@ -112,6 +114,7 @@ def _loop(
     group: Group,
 ) -> tuple[Loop, list[Member]]:
     settings = jobs[0].settings
+    plan = plan_memory([job.settings for job in jobs], store.d, device, processes=group.size)
     feed = ActivationFeed(
         store.training,
         settings.batch_size,
@@ -120,6 +123,7 @@ def _loop(
         window_chunks=settings.window_chunks,
         share=group.share(settings.batch_size),
         pin_memory=device.type == "cuda",
+        resident=resident_rows(store.training, device, plan.total, group.size, on_event),
     )
     members = [
         Member(job.run, job.settings, facts[job], store.d, device, on_event, group) for job in jobs

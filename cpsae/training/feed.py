@@ -24,6 +24,7 @@ from cpsae.store.bound import norm_bound as find_norm_bound
 from cpsae.store.layout import Chunk
 from cpsae.store.part import StorePart
 from cpsae.tensors import NUMPY_BITS, TORCH_BITS, TORCH_DTYPES
+from cpsae.training.resident import ResidentRows
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,11 @@ class FeedPosition:
 
 @dataclass(frozen=True)
 class _Window:
-    """Mapped chunks, the window's row that each begins at, and the permuted rows to serve."""
+    """Mapped chunks, or where each is on the device; the window's row that each begins at, and the
+    permuted rows to serve."""
 
     chunks: list[npt.NDArray[Any]]
+    on_device: npt.NDArray[np.int64] | None
     starts: npt.NDArray[np.int64]
     order: npt.NDArray[np.int64]
 
@@ -59,7 +62,8 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
     the next rows, and an epoch's last batch from the next epoch's first rows.
     With `share` a batch is these of its rows alone, from one to another: several processes each
     take a part of the same batches.
-    With `pin_memory` the tensors are page-locked, for asynchronous copies to a GPU.
+    With `pin_memory` the tensors are page-locked, for asynchronous copies to a GPU; with
+    `resident`, which holds the part's rows on a device, they are there.
     It reads in threads of its own; a DataLoader around it takes `batch_size=None, num_workers=0`.
     Raises DamagedStoreError, before any row of it is served, at a chunk that fails its checksum,
     and StoreError where there are no rows.
@@ -77,6 +81,7 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         position: FeedPosition | None = None,
         share: tuple[int, int] | None = None,
         pin_memory: bool = False,
+        resident: ResidentRows | None = None,
         read_ahead: int = 4,
         threads: int = 2,
     ) -> None:
@@ -97,6 +102,7 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         self.position = position or FeedPosition()
         """Where the batch after the last one served begins."""
         self.pin_memory = pin_memory
+        self.resident = resident
         self.read_ahead = read_ahead
         self.threads = threads
         self.n_windows = -(-len(part.chunks) // window_chunks)
@@ -115,7 +121,8 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         if get_worker_info() is not None:
             raise RuntimeError("every worker would serve the same rows: take num_workers=0")
         is_finalizing = sys.is_finalizing
-        spare = self.read_ahead + 1 if recycle and not self.pin_memory else 0
+        recycle = recycle and not self.pin_memory and self.resident is None
+        spare = self.read_ahead + 1 if recycle else 0
         ring = [self._fresh() for _ in range(spare)]
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="feed")
         try:
@@ -123,8 +130,12 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
             for number, (pieces, after) in enumerate(self._plans(pool)):
                 # While a batch is out, `read_ahead` others are being filled: the buffer that comes
                 # round again is that of the batch before, which is given back by now.
-                target = ring[number % spare] if spare else self._fresh()
-                queue.append((pool.submit(self._gather, pieces, target), after))
+                if self.resident is not None:
+                    filled = pool.submit(self._taken, pieces, self.resident)
+                else:
+                    target = ring[number % spare] if spare else self._fresh()
+                    filled = pool.submit(self._gather, pieces, target)
+                queue.append((filled, after))
                 if len(queue) > self.read_ahead:
                     yield self._next(queue)
         finally:
@@ -182,14 +193,17 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
     def _open(self, position: FeedPosition) -> _Window:
         first = position.window * self.window_chunks
         chunks = self.chunk_order(position.epoch)[first : first + self.window_chunks]
-        rows = [self.part.rows(chunk) for chunk in chunks]
+        rows, on_device = [], None
+        if self.resident is None:
+            rows = [self.part.rows(chunk) for chunk in chunks]
+        else:
+            on_device = np.array([self.resident.put(chunk) for chunk in chunks], np.int64)
         kept = np.concatenate([self.part.norms(chunk) <= self.norm_bound for chunk in chunks])
-        lengths = [len(chunk_rows) for chunk_rows in rows]
-        starts = np.concatenate([[0], np.cumsum(lengths)])
+        starts = np.cumsum([0, *(chunk.n_rows for chunk in chunks)])
         shuffle = np.random.default_rng([self.seed, position.epoch, position.window, 1])
         order = shuffle.permutation(np.flatnonzero(kept))
-        bits = NUMPY_BITS[rows[0].dtype.itemsize]
-        return _Window([chunk_rows.view(bits) for chunk_rows in rows], starts, order)
+        bits = NUMPY_BITS[self.dtype.itemsize]
+        return _Window([mapped.view(bits) for mapped in rows], on_device, starts, order)
 
     def chunk_order(self, epoch: int) -> list[Chunk]:
         """All chunks, in the order that an epoch goes through them."""
@@ -209,11 +223,8 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         """Copy the rows of one batch together, into `batch`. Within a piece they go by chunk and
         row: which rows share a batch is random, and reading them in file order is faster."""
         target = batch.numpy()
-        first, end = self.share
         filled = 0
-        for window, picked in pieces:
-            ordered = np.sort(picked)[max(first, 0) : max(end, 0)]
-            first, end = first - len(picked), end - len(picked)
+        for window, ordered in self._shared(pieces):
             bounds = np.searchsorted(ordered, window.starts)
             for number, rows in enumerate(window.chunks):
                 inside = ordered[bounds[number] : bounds[number + 1]] - window.starts[number]
@@ -222,3 +233,23 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
                     np.take(rows, inside, axis=0, out=out, mode="clip")
                     filled += len(inside)
         return batch.view(self.dtype)
+
+    def _taken(
+        self, pieces: list[tuple[_Window, npt.NDArray[np.int64]]], resident: ResidentRows
+    ) -> torch.Tensor:
+        """The same rows in the same order, on the device."""
+        numbers = []
+        for window, ordered in self._shared(pieces):
+            chunk = np.searchsorted(window.starts, ordered, side="right") - 1
+            assert window.on_device is not None
+            numbers.append(ordered - window.starts[chunk] + window.on_device[chunk])
+        return resident.take(np.concatenate(numbers))
+
+    def _shared(
+        self, pieces: list[tuple[_Window, npt.NDArray[np.int64]]]
+    ) -> Iterator[tuple[_Window, npt.NDArray[np.int64]]]:
+        """Of each piece the rows in this process's share, in the order that they are served in."""
+        first, end = self.share
+        for window, picked in pieces:
+            yield window, np.sort(picked)[max(first, 0) : max(end, 0)]
+            first, end = first - len(picked), end - len(picked)

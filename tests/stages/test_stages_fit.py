@@ -32,6 +32,7 @@ from cpsae.stages.evaluate import evaluate
 from cpsae.stages.fit import fit
 from cpsae.store import open_store
 from cpsae.training.loop import Stopped
+from cpsae.training.resident import ResidentRows
 from cpsae.training.settings import FitSettings
 
 COMMON = {
@@ -119,6 +120,18 @@ def test_complete_says_so_at_once(unbroken, plain_store, monkeypatch):
     assert heard == [Note(f"{unbroken} is complete")]
     assert result.summary == json.loads((unbroken / "summary.json").read_text())
     assert before == {path: path.stat().st_mtime_ns for path in unbroken.rglob("*")}
+
+
+def test_rows_held_on_the_device_change_nothing(unbroken, plain_store, tmp_path, monkeypatch):
+    """As a GPU holds them; stopped and continued, too."""
+    held = lambda part, device, *_: ResidentRows(part, device)  # noqa: E731
+    monkeypatch.setattr("cpsae.stages.runs.resident_rows", held)
+    assert isinstance(
+        fit(plain_store.path, SETTINGS, out=tmp_path / "run", should_stop=stopping_every(2)),
+        Stopped,
+    )
+    fit(plain_store.path, SETTINGS, out=tmp_path / "run")
+    same(unbroken, tmp_path / "run")
 
 
 @pytest.mark.parametrize("every", [2, 3, 4])

@@ -10,11 +10,14 @@ from itertools import islice
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
 from cpsae.errors import DamagedStoreError, StoreError
-from cpsae.store import open_store
+from cpsae.memory import Room
+from cpsae.store import StorePart, open_store
 from cpsae.training.feed import ActivationFeed, FeedPosition
+from cpsae.training.resident import ResidentRows, resident_rows
 
 N_ROWS, D = 600, 6
 OUTLIERS = [3, 77, 400]
@@ -122,6 +125,53 @@ def test_threads_and_read_ahead_change_nothing(store, options):
     plain = ActivationFeed(store.training, 37, window_chunks=2, threads=1)
     other = ActivationFeed(store.training, 37, window_chunks=2, **options)
     assert np.array_equal(stream(plain, 1500), stream(other, 1500))
+
+
+@pytest.mark.parametrize("share", [None, (0, 20), (20, 37), (37, 37)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_held_on_a_device_make_the_same_batches(rows, make_store, device, dtype, share):
+    """The CPU is as good a device."""
+    part = make_store(rows, store_dtype=dtype).training
+    options = {"window_chunks": 2, "share": share}
+    held = ActivationFeed(part, 37, resident=ResidentRows(part, torch.device(device)), **options)
+    plain = ActivationFeed(part, 37, **options)
+    for mine, expected in islice(zip(held.stream(recycle=True), plain, strict=False), 40):
+        assert mine.dtype == expected.dtype and mine.device.type == device
+        assert torch.equal(mine.cpu(), expected)
+        assert held.position == plain.position
+    assert held.position.epoch >= 2
+
+
+def test_a_chunk_is_read_once_to_be_held(store, monkeypatch):
+    read = Counter()
+    whole = StorePart.rows
+
+    def counted(part, chunk):
+        read[chunk.key] += 1
+        return whole(part, chunk)
+
+    monkeypatch.setattr(StorePart, "rows", counted)
+    held = ResidentRows(store.training, torch.device("cpu"))
+    feed = ActivationFeed(store.training, 64, resident=held)
+    list(islice(feed, 4 * N_ROWS // 64))
+    assert read == dict.fromkeys([chunk.key for chunk in store.training.chunks], 1)
+
+
+@pytest.mark.parametrize(
+    ("free", "processes", "kept"), [(10**6, 1, True), (10**6, 200, False), (20_000, 1, False)]
+)
+def test_rows_are_held_where_they_fit_beside_the_training(
+    store, monkeypatch, free, processes, kept
+):
+    """14 kB of rows beside 5 kB."""
+    cuda, notes = torch.device("cuda:0"), []
+    monkeypatch.setattr("cpsae.training.resident.free_memory", lambda _device: Room(free))
+    monkeypatch.setattr("cpsae.training.resident.ResidentRows", lambda *_: "rows")
+    found = resident_rows(store.training, cuda, 5000, processes, notes.append)
+    assert (found is not None) == kept
+    place = "kept in the memory of cuda:0" if kept else "read from the store as they are needed"
+    assert place in notes[0].text and notes[0].kind == "detail"
+    assert resident_rows(store.training, torch.device("cpu"), 0) is None
 
 
 @pytest.mark.parametrize("batch_size", [37, 300])
