@@ -52,11 +52,11 @@ def parse_count(value: Any) -> Any:
         return value
     match = _COUNT.fullmatch(value)
     if match is None:
-        raise ValueError(f"'{value}' is no count: write a whole number, or one like 512k or 10M")
+        raise ValueError(f"{value!r} is no count: write a whole number, or one like 512k or 10M")
     number, suffix = match[1].replace("_", ""), match[2].lower()
     scaled = Decimal(number) * _SUFFIXES[suffix]  # in floats 1.005k would not be whole
     if scaled != int(scaled):
-        raise ValueError(f"'{value}' is not a whole number")
+        raise ValueError(f"{value!r} is not a whole number")
     return int(scaled)
 
 
@@ -73,7 +73,7 @@ Count = Annotated[int, BeforeValidator(parse_count)]
 
 def _known_device(value: str) -> str:
     if not DEVICE_NAME.fullmatch(value):
-        raise ValueError(f"'{value}' is no device: take auto, cpu, cuda or one like cuda:1")
+        raise ValueError(f"{value!r} is no device: take auto, cpu, cuda or one like cuda:1")
     return value
 
 

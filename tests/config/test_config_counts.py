@@ -44,3 +44,12 @@ def test_truth_is_no_count():
 def test_numbers_stay_what_they_are(number):
     assert parse_count(number) == number
     assert parse_count(str(number)) == number
+
+
+@pytest.mark.parametrize("key", ["steps", "k", "lr", "device", "kind", "optimizer"])
+def test_what_is_no_text_is_shown_by_its_number(key) -> None:
+    """A byte of the command line that is no UTF-8, as Python hands it over."""
+    given = {"--set": {"kind": "topk", key: "1\udcff"}}
+    with pytest.raises(SettingsError) as raised:
+        resolve_fit(given)
+    assert key in str(raised.value) and "\n" not in str(raised.value)
