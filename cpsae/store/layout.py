@@ -4,7 +4,6 @@ docs/store-format.md is the normative description; a change here is a change the
 `FORMAT_VERSION`.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -20,6 +19,8 @@ FORMAT_VERSION = 2
 CRC_BYTES = 4
 LARGEST_CHUNK_BYTES = 64 * 2**20
 MOST_CONTEXTS_A_CHUNK = 64
+MOST_CHUNKS = 2**21
+"""That a store may have, of activations and tokens together: readers list them all in memory."""
 TOKEN_CONTEXTS_A_CHUNK = 4096
 
 NUMPY_DTYPES: dict[StoreDtype, np.dtype[Any]] = {
@@ -121,6 +122,10 @@ class Manifest(Record):
         """Every chunk of activations of both parts, in the order of extraction."""
         return [chunk for part in self.parts() for chunk in part.chunks()]
 
+    def n_chunks(self) -> int:
+        """Chunks of activations and of tokens, counted without a list of them."""
+        return sum(part.n_chunks + part.n_token_chunks for part in self.parts())
+
 
 @dataclass(frozen=True)
 class Part:
@@ -138,24 +143,26 @@ class Part:
     @property
     def n_chunks(self) -> int:
         """Chunks of activations, the last one perhaps padded with zeros."""
-        return math.ceil(self.vectors / self.manifest.rows_per_chunk)
+        return -(-self.vectors // self.manifest.rows_per_chunk)
 
     @property
     def n_contexts(self) -> int:
         """Contexts, the last one perhaps stored in part; 0 in a store made from arrays."""
         contexts = self.manifest.contexts
-        return math.ceil(self.vectors / contexts.rows) if contexts else 0
+        return -(-self.vectors // contexts.rows) if contexts else 0
 
     def chunks(self) -> Iterator["Chunk"]:
         """Every chunk of activations, in order."""
         return (Chunk(self, index) for index in range(self.n_chunks))
 
+    @property
+    def n_token_chunks(self) -> int:
+        """The last one may be padded."""
+        return -(-self.n_contexts // TOKEN_CONTEXTS_A_CHUNK)
+
     def token_keys(self) -> list[str]:
         """The paths of all chunks of tokens."""
-        return [
-            f"{self.prefix}tokens/c/{index}/0"
-            for index in range(math.ceil(self.n_contexts / TOKEN_CONTEXTS_A_CHUNK))
-        ]
+        return [f"{self.prefix}tokens/c/{index}/0" for index in range(self.n_token_chunks)]
 
     def arrays(self) -> list["ArraySpec"]:
         """The arrays of this part, as zarr is to describe them."""
@@ -207,7 +214,7 @@ class Chunk:
         if contexts is None:
             return range(0)
         first = self.first_row // contexts.rows
-        return range(first, first + math.ceil(self.n_rows / contexts.rows))
+        return range(first, first - (-self.n_rows // contexts.rows))
 
     @property
     def file_bytes(self) -> int:

@@ -1,7 +1,7 @@
 """The JSON documents of a store, as Zarr v3 has them, and the encoding of its tokens."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from cpsae.errors import StoreError
 from cpsae.json_files import parse_object
 from cpsae.store.bucket import Bucket
-from cpsae.store.layout import CRC_BYTES, FORMAT_VERSION, ArraySpec, Manifest
+from cpsae.store.layout import CRC_BYTES, FORMAT_VERSION, MOST_CHUNKS, ArraySpec, Manifest
 
 ROOT = "zarr.json"
 CONTRADICTION = "does not describe what the manifest says"
@@ -48,7 +48,19 @@ def read_manifest(bucket: Bucket) -> Manifest:
     attributes = content.get("attributes")
     if not isinstance(attributes, dict) or "cpsae" not in attributes:
         raise StoreError(f"{bucket.name}: is a Zarr group but no cpsae store; {_ADVICE}")
-    return _validated(document, attributes["cpsae"])
+    manifest = _validated(document, attributes["cpsae"])
+    refuse_too_many(document, manifest)
+    return manifest
+
+
+def refuse_too_many(name: str, manifest: Manifest) -> None:
+    """Raises StoreError where a store has more chunks than any may have."""
+    count = manifest.n_chunks()
+    if count > MOST_CHUNKS:
+        raise StoreError(
+            f"{name}: says that it has {count:,} chunks, {manifest.vectors:,} vectors and "
+            f"{manifest.evaluation_vectors:,} held out; a store has at most {MOST_CHUNKS:,} chunks"
+        )
 
 
 def _validated(document: str, content: Any) -> Manifest:
@@ -106,6 +118,13 @@ def document_problems(bucket: Bucket, manifest: Manifest) -> Iterator[tuple[str,
         expected = _described(_group({}) if spec is None else _array(spec))
         if _described(document) != expected:
             yield key, CONTRADICTION
+
+
+def rows_are_contradicted(problems: Iterable[tuple[str, str]]) -> bool:
+    """Whether manifest and arrays differ in how many rows there are, or in how they are kept: then
+    nobody knows which chunks there should be."""
+    arrays = {f"{part}activations/{ROOT}" for part in ("", "evaluation/")}
+    return any(key in arrays and what == CONTRADICTION for key, what in problems)
 
 
 def _specs(manifest: Manifest) -> dict[str, ArraySpec]:

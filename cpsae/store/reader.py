@@ -16,7 +16,7 @@ from cpsae.store.growing import GrowingBucket, wait_for_tokens
 from cpsae.store.integrity import damaged
 from cpsae.store.layout import CRC_BYTES, Chunk, Manifest
 from cpsae.store.listing import Listing, in_words, missing_tokens
-from cpsae.store.metadata import document_problems, read_manifest
+from cpsae.store.metadata import document_problems, read_manifest, rows_are_contradicted
 from cpsae.store.part import StorePart
 
 
@@ -97,13 +97,16 @@ def follow_store(
 def open_bucket(bucket: Bucket, allow_partial: bool = False) -> Store:
     """`open_store` of a store in any bucket."""
     manifest = read_manifest(bucket)
+    documents = list(document_problems(bucket, manifest))
+    problems: dict[str, list[str]] = {}
+    for key, what in documents:
+        problems.setdefault(what, []).append(key)
+    if rows_are_contradicted(documents):
+        raise damaged(bucket, problems, manifest)
     listing = Listing(bucket, manifest.chunks())
     present = listing.present()
     there = in_words(present, listing.chunks)
     _refuse_unfinished(bucket.name, manifest, allow_partial, there)
-    problems: dict[str, list[str]] = {}
-    for key, what in document_problems(bucket, manifest):
-        problems.setdefault(what, []).append(key)
     missing = missing_tokens(bucket, manifest)
     if manifest.complete:
         missing += [key for chunk in listing.missing() for key in listing.missing_keys(chunk)]

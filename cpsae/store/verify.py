@@ -14,7 +14,12 @@ from cpsae.store.folders import find_bucket
 from cpsae.store.integrity import checked_bytes, map_rows
 from cpsae.store.layout import CRC_BYTES, Chunk, Manifest
 from cpsae.store.listing import Listing
-from cpsae.store.metadata import document_keys, document_problems, read_manifest
+from cpsae.store.metadata import (
+    document_keys,
+    document_problems,
+    read_manifest,
+    rows_are_contradicted,
+)
 from cpsae.store.statistics import ChunkStatistics
 
 
@@ -47,6 +52,8 @@ def verify_bucket(bucket: Bucket, on_event: OnEvent = ignore) -> Verification:
     manifest = read_manifest(bucket)
     problems = [Problem(*found) for found in document_problems(bucket, manifest)]
     absent: list[str] = []
+    if rows_are_contradicted(problems):
+        return Verification(manifest.complete, 1 + len(document_keys(manifest)), problems, absent)
     if not manifest.tokens_complete:  # all documents come before them: some are being written
         absent = [key for key, what in problems if what == "missing"]
         problems = [problem for problem in problems if problem.key not in absent]

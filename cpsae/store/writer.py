@@ -17,7 +17,7 @@ from cpsae.store.bucket import Bucket, Folder
 from cpsae.store.integrity import map_rows
 from cpsae.store.layout import CRC_BYTES, NUMPY_DTYPES, TOKEN_CONTEXTS_A_CHUNK, Chunk, Manifest
 from cpsae.store.listing import Listing
-from cpsae.store.metadata import encode_tokens, write_manifest, write_skeleton
+from cpsae.store.metadata import encode_tokens, refuse_too_many, write_manifest, write_skeleton
 from cpsae.store.statistics import ChunkStatistics
 
 
@@ -41,7 +41,9 @@ class StoreWriter:
 
     @classmethod
     def create(cls, place: Path | Bucket, manifest: Manifest) -> "StoreWriter":
-        """Write the documents of an empty store. Resumable: writing them again changes nothing."""
+        """Write the documents of an empty store. Resumable: writing them again changes nothing.
+        Raises StoreError where it would have too many chunks."""
+        refuse_too_many(str(place) if isinstance(place, Path) else place.name, manifest)
         writer = cls(place, manifest)
         write_skeleton(writer.bucket, manifest)
         return writer

@@ -4,13 +4,15 @@ import building
 import numpy as np
 import pytest
 
-from cpsae.errors import StoreError
+from cpsae.errors import DamagedStoreError, StoreError
 from cpsae.events import Advanced, Finished, Started
 from cpsae.store import open_store, verify_store
 from cpsae.store.bucket import Folder
 from cpsae.store.metadata import read_manifest
 from cpsae.store.repair import remove_damaged
 from cpsae.store.writer import StoreWriter
+
+ROWS_TOO_MANY = 2**21 * building.ROWS_A_CHUNK
 
 
 def found(path):
@@ -192,3 +194,34 @@ def test_a_wrong_manifest_costs_no_chunk(store, field, value):
     with pytest.raises(StoreError, match="contradict each other, so nothing is removed"):
         remove_damaged(store, keys)
     assert building.files_of(store) == before
+
+
+def claim(store, **changes):
+    path = store / "zarr.json"
+    document = json.loads(path.read_text())
+    document["attributes"]["cpsae"].update(changes)
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("vectors", [10**15, 2**63, 10**30])
+def test_more_chunks_than_any_store_has_are_not_looked_for(store, vectors):
+    claim(store, vectors=vectors)
+    for call in (verify_store, open_store):
+        with pytest.raises(StoreError, match=f"says that it has .* {vectors:,} vectors") as raised:
+            call(store)
+        assert "\n" not in str(raised.value)
+
+
+def test_rows_that_documents_differ_on_are_said_alone(store):
+    claim(store, vectors=10**6)
+    problems = found(store)
+    assert set(problems.values()) == {"does not describe what the manifest says"}
+    assert "activations/zarr.json" in problems
+    with pytest.raises(DamagedStoreError, match="does not describe what the manifest says"):
+        open_store(store)
+
+
+def test_no_store_is_begun_with_too_many_chunks(tmp_path):
+    with pytest.raises(StoreError, match="at most 2,097,152 chunks"):
+        StoreWriter.create(tmp_path / "acts.zarr", building.manifest(vectors=ROWS_TOO_MANY))
+    assert not (tmp_path / "acts.zarr").exists()
