@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from cpsae.errors import DamagedStoreError, StoreError
 from cpsae.store.bucket import Bucket
-from cpsae.store.layout import CRC_BYTES, NUMPY_DTYPES, Chunk, Manifest
-from cpsae.store.metadata import read_manifest
+from cpsae.store.layout import CRC_BYTES, NUMPY_DTYPES, ArraySpec, Chunk, Manifest
+from cpsae.store.metadata import decode_tokens, read_manifest
 
 _SHOWN = 5
 
@@ -40,6 +40,14 @@ def checked_bytes(bucket: Bucket, key: str) -> npt.NDArray[np.uint8]:
     if len(raw) <= CRC_BYTES or google_crc32c.value(raw[:-CRC_BYTES]) != checksum:
         raise damaged(bucket, {"corrupt (its checksum does not match its content)": [key]})
     return raw
+
+
+def checked_tokens(bucket: Bucket, key: str, spec: ArraySpec) -> npt.NDArray[np.int32]:
+    """A chunk of tokens, padding included. Raises DamagedStoreError where it is none."""
+    try:
+        return decode_tokens(checked_bytes(bucket, key), spec)
+    except (RuntimeError, ValueError):  # other bytes, and a checksum of them
+        raise damaged(bucket, {"corrupt (it holds no tokens)": [key]}) from None
 
 
 def damaged(

@@ -20,6 +20,7 @@ ROOT = "zarr.json"
 CONTRADICTION = "does not describe what the manifest says"
 
 _ADVICE = "give the folder that `cpsae extract` wrote"
+_NO_TOKEN = -1
 _ZSTD_LEVEL = 3
 
 
@@ -184,6 +185,11 @@ def encode_tokens(tokens: npt.NDArray[np.int32], spec: ArraySpec) -> bytes:
 
 
 def decode_tokens(content: npt.NDArray[np.uint8], spec: ArraySpec) -> npt.NDArray[np.int32]:
-    """The inverse, of bytes whose checksum is right: the whole chunk, padding included."""
-    raw = Zstd().decode(content[:-CRC_BYTES].tobytes())
-    return np.frombuffer(raw, dtype="<i4").reshape(spec.chunks)
+    """The inverse, of bytes whose checksum is right: the whole chunk, padding included, and no more
+    memory than that, whatever they say. Raises ValueError or RuntimeError where they are no such
+    chunk."""
+    whole = np.full(spec.chunks, _NO_TOKEN, dtype="<i4")
+    Zstd().decode(content[:-CRC_BYTES].tobytes(), out=whole)
+    if (whole == _NO_TOKEN).any():  # fewer, and the library leaves the rest of `out` alone
+        raise ValueError("is no chunk of so many contexts")
+    return whole

@@ -13,7 +13,7 @@ from cpsae.errors import StoreError
 from cpsae.store.bucket import Bucket
 from cpsae.store.described import described_rows
 from cpsae.store.growing import GrowingBucket
-from cpsae.store.integrity import checked_bytes
+from cpsae.store.integrity import checked_bytes, checked_tokens
 from cpsae.store.layout import (
     CRC_BYTES,
     NUMPY_DTYPES,
@@ -22,7 +22,6 @@ from cpsae.store.layout import (
     ContextRecord,
     Part,
 )
-from cpsae.store.metadata import decode_tokens
 from cpsae.store.statistics import Summary, exact_median
 
 
@@ -227,7 +226,7 @@ class StorePart:
         """One chunk of tokens, decoded; the last one asked for is kept, as the next is often it."""
         if self._kept_tokens is None or self._kept_tokens[0] != number:
             spec = self.part.tokens_array()
-            block = decode_tokens(checked_bytes(self.bucket, self.part.token_keys()[number]), spec)
+            block = checked_tokens(self.bucket, self.part.token_keys()[number], spec)
             left = self.part.n_contexts - number * TOKEN_CONTEXTS_A_CHUNK
             self._kept_tokens = number, block[:left]
         return self._kept_tokens[1]

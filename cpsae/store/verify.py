@@ -11,8 +11,8 @@ from cpsae.errors import DamagedStoreError
 from cpsae.events import Advanced, Finished, OnEvent, Started, ignore
 from cpsae.store.bucket import Bucket
 from cpsae.store.folders import find_bucket
-from cpsae.store.integrity import checked_bytes, map_rows
-from cpsae.store.layout import CRC_BYTES, Chunk, Manifest
+from cpsae.store.integrity import checked_bytes, checked_tokens, map_rows
+from cpsae.store.layout import CRC_BYTES, ArraySpec, Chunk, Manifest
 from cpsae.store.listing import Listing
 from cpsae.store.metadata import (
     document_keys,
@@ -77,7 +77,18 @@ def verify_bucket(bucket: Bucket, on_event: OnEvent = ignore) -> Verification:
 def _token_problems(bucket: Bucket, manifest: Manifest) -> Iterator[Problem]:
     for part in manifest.parts():
         for key in part.token_keys() if manifest.tokens_complete else ():
-            yield from _content_problem(bucket, key)
+            found = list(_content_problem(bucket, key))
+            yield from found
+            if not found and not _holds_tokens(bucket, key, part.tokens_array()):
+                yield Problem(key, "corrupt: it holds no tokens")
+
+
+def _holds_tokens(bucket: Bucket, key: str, spec: ArraySpec) -> bool:
+    try:
+        checked_tokens(bucket, key, spec)
+    except DamagedStoreError:
+        return False
+    return True
 
 
 def _chunk_problems(bucket: Bucket, listing: Listing, chunk: Chunk) -> Iterator[Problem]:

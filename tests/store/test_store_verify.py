@@ -3,6 +3,7 @@ import json
 import building
 import numpy as np
 import pytest
+from numcodecs import Zstd
 
 from cpsae.errors import DamagedStoreError, StoreError
 from cpsae.events import Advanced, Finished, Started
@@ -62,6 +63,22 @@ def test_every_damage_is_named_by_its_path_in_the_store(store, damage, text, key
 def test_damaged_tokens(store, damage):
     damage(store / "tokens/c/0/0")
     assert list(found(store)) == ["tokens/c/0/0"]
+
+
+BOMB = bytes.fromhex("28b52ffde0") + (2**40).to_bytes(8, "little") + bytes(40)
+"""A frame of zstd that says it holds a terabyte."""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff" * 4, BOMB, bytes(Zstd().encode(np.ones(7, "<i4"))), bytes(Zstd().encode(b""))],
+    ids=["nothing", "a terabyte", "few", "none"],
+)
+def test_what_holds_no_tokens_under_a_right_checksum(store, content):
+    building.foreign(store / "tokens/c/0/0", np.frombuffer(content, np.uint8))
+    assert found(store) == {"tokens/c/0/0": "corrupt: it holds no tokens"}
+    with pytest.raises(DamagedStoreError, match="tokens/c/0/0: corrupt"):
+        open_store(store).training.tokens(range(2))
 
 
 def test_damage_is_collected_and_not_the_first_one_alone(store):
