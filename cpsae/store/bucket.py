@@ -4,9 +4,9 @@
 An object is whole or absent: that is what a bucket promises, and what all of the store stands on.
 """
 
+import shutil
 from collections.abc import Hashable, Iterable
 from contextlib import AbstractContextManager
-import shutil
 from pathlib import Path
 from typing import Any, Protocol
 

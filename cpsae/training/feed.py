@@ -180,8 +180,8 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         return FeedPosition(position.epoch + last, 0 if last else position.window + 1, 0)
 
     def _open(self, position: FeedPosition) -> _Window:
-        first = position.window * self.window_chunks
-        chunks = self.chunk_order(position.epoch)[first : first + self.window_chunks]
+        chunks = self._chunks(position)
+        self.part.prefetch([*chunks, *self._chunks(self._after(position))])
         rows = [self.part.rows(chunk) for chunk in chunks]
         kept = np.concatenate([self.part.norms(chunk) <= self.norm_bound for chunk in chunks])
         lengths = [len(chunk_rows) for chunk_rows in rows]
@@ -190,6 +190,10 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         order = shuffle.permutation(np.flatnonzero(kept))
         bits = NUMPY_BITS[rows[0].dtype.itemsize]
         return _Window([chunk_rows.view(bits) for chunk_rows in rows], starts, order)
+
+    def _chunks(self, position: FeedPosition) -> list[Chunk]:
+        first = position.window * self.window_chunks
+        return self.chunk_order(position.epoch)[first : first + self.window_chunks]
 
     def chunk_order(self, epoch: int) -> list[Chunk]:
         """All chunks, in the order that an epoch goes through them."""

@@ -6,6 +6,7 @@ readable where it is mapped, as POSIX has it.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -25,11 +26,10 @@ try:
 except ImportError:  # not POSIX: processes there download the same object twice
     fcntl = None  # type: ignore[assignment]
 
-Fill = Callable[[Callable[[bytes | memoryview], object]], None]
+Fill = Callable[[Callable[[memoryview], None]], None]
 """Calls what it is given with the object's bytes, block by block."""
 
 _TRAILER = 12
-_BLOCK = 1 << 24
 _PART = ".part"
 _LOCK = ".lock"
 
@@ -68,7 +68,7 @@ class DiskCache:
                 return None
             self._checked[name] = known
         with suppress(OSError):  # used now: file systems do not note that by themselves any more
-            os.utime(path, ns=(_now_ns(), status.st_mtime_ns))
+            os.utime(path, ns=(time.time_ns(), status.st_mtime_ns))
         return np.asarray(raw[:size])
 
     def has(self, name: str) -> bool:
@@ -94,7 +94,7 @@ class DiskCache:
                 return None
             self._written(file, size, fill)
             with _cache_errors(self.folder):
-                Path(file.name).replace(self.folder / name)
+                self._part(name).replace(self.folder / name)
         return self.find(name, size)
 
     def forget(self, name: str) -> None:
@@ -110,12 +110,14 @@ class DiskCache:
     def _written(self, file: IO[bytes], size: int, fill: Fill) -> None:
         checksum = count = 0
 
-        def put(block: bytes | memoryview) -> None:
+        def put(block: memoryview) -> None:
             nonlocal checksum, count
             count += len(block)
             if count > size:
                 raise EOFError(f"more than {size} bytes")
-            checksum = google_crc32c.extend(checksum, bytes(block))
+            values = np.frombuffer(block, np.uint8)
+            values.flags.writeable = False  # the checksum's C code takes read-only buffers alone
+            checksum = google_crc32c.extend(checksum, values) if count else 0
             with _cache_errors(self.folder):
                 file.write(block)
 
@@ -126,21 +128,24 @@ class DiskCache:
             file.write(_trailer(checksum, size))
             file.flush()
 
+    def _part(self, name: str) -> Path:
+        own = "" if fcntl is not None else f".{os.getpid()}"
+        return self.folder / f".{name}{own}{_PART}"
+
     @contextmanager
     def _claimed(self, name: str) -> Iterator[IO[bytes]]:
         """The one file in which the copy is being made, which the kernel frees with its owner."""
-        path = self.folder / f".{name}{_PART if fcntl else f'.{os.getpid()}{_PART}'}"
+        path = self._part(name)
         while True:
             with _cache_errors(self.folder):
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            file = open(descriptor, "r+b", buffering=0)  # noqa: SIM115, PTH123  of a descriptor
+            file = os.fdopen(descriptor, "r+b")
             _flock(file)
-            if _names(path, file) or (self.folder / name).exists():
+            if _names(path, file) or self.has(name):
                 break
             file.close()  # its maker failed, and removed it while we waited
         try:
-            named = _NamedFile(file, path)
-            yield named  # type: ignore[misc]
+            yield file
         finally:
             if _names(path, file):  # nothing came of it
                 with suppress(OSError):
@@ -182,29 +187,6 @@ class DiskCache:
                     yield status.st_atime_ns, status.st_size, Path(entry.path)
 
 
-class _NamedFile:
-    """An unbuffered file and its path, as writers of it want it."""
-
-    def __init__(self, file: IO[bytes], path: Path) -> None:
-        self.name = str(path)
-        self._file = file
-
-    def write(self, block: bytes | memoryview) -> int:
-        """All of it: one system call may write less."""
-        view = memoryview(block).cast("B")
-        done = 0
-        while done < len(view):
-            done += self._file.write(view[done : done + _BLOCK])
-        return done
-
-    def flush(self) -> None:
-        """Nothing is buffered."""
-
-    def fileno(self) -> int:
-        """Its descriptor."""
-        return self._file.fileno()
-
-
 @contextmanager
 def _cache_errors(folder: Path) -> Iterator[None]:
     """The disk's refusals, and what to do where the cache is on a disk that is too small."""
@@ -221,12 +203,6 @@ def _cache_errors(folder: Path) -> Iterator[None]:
 
 def _trailer(checksum: int, size: int) -> bytes:
     return checksum.to_bytes(4, "little") + size.to_bytes(8, "little")
-
-
-def _now_ns() -> int:
-    import time
-
-    return time.time_ns()
 
 
 def _flock(file: IO[bytes]) -> None:
