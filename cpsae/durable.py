@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cpsae.errors import CpsaeError, DiskError
+from cpsae.urls import is_url, redacted
 
 try:
     import fcntl
@@ -24,7 +25,6 @@ FELLOWS_NAME = ".workers"
 
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 """What file systems answer that cannot sync a folder (CIFS, shared folders, some FUSE)."""
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -73,8 +73,8 @@ def local_folder(path: str | os.PathLike[str], what: str, error: type[CpsaeError
     """`path` as a path on this machine, `~` expanded. Raises `error` for a URL, which would become
     a folder of that name: one line."""
     path = os.fspath(path)
-    if _URL.match(path):
-        raise error(f"{what} {path}: expected a local folder; write there, then copy it")
+    if is_url(path):
+        raise error(f"{what} {redacted(path)}: expected a local folder; write there, then copy it")
     return Path(path).expanduser()
 
 

@@ -60,6 +60,10 @@ class DamagedStoreError(StoreError):
         self.chunks = chunks
 
 
+class RemoteError(CpsaeError):
+    """A bucket or a server that cannot be reached, refuses, or is not as it must be."""
+
+
 class DifferentSettingsError(CpsaeError):
     """A store or run that was begun with other settings; `differences` lists each of them."""
 

@@ -34,6 +34,7 @@ LAYERS = [
         "file_content",
         "origins",
         "at_hand",
+        "urls",
     },
     {"corpus", "models", "store", "sae"},
     {"extraction", "training", "evaluation", "reporting", "dashboard", "interop", "tracking"},

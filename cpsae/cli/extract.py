@@ -71,8 +71,8 @@ OPTIONS = [
     Option(
         "--store",
         "store",
-        "FOLDER",
-        "Where to write; of several sites a folder of stores.",
+        "FOLDER|URL",
+        "Where to write; of several sites a folder of stores. s3://, gs:// and az:// too.",
         "acts.zarr",
     ),
     Option(
@@ -141,8 +141,8 @@ def command(
             terminal.note(f"this is {worker}")
         terminal.quiet |= not worker.is_leader  # one bar and one result, of however many
         from cpsae.config import ExtractSettings
-        from cpsae.durable import local_folder
         from cpsae.errors import SettingsError
+        from cpsae.urls import store_place
 
         options = given(OPTIONS, values)
         flags = {
@@ -152,7 +152,7 @@ def command(
         }
         options |= {key: True for key, value in flags.items() if value}
         with usage_errors():
-            local_folder(options.get("store", ""), "--store", SettingsError)
+            store_place(options.get("store", ""), "--store", SettingsError)
         settings = resolve_settings(ExtractSettings, options, recipe=recipe).settings
 
         from cpsae.stages.extract import extract

@@ -44,7 +44,7 @@ _AS_GIVEN = ("out", "stretch", "allow_partial", "follow", "track", "track_projec
 
 
 @click.command(short_help="Train a sparse autoencoder on a store.")
-@click.option("--store", metavar="FOLDER", help="Its data.  [default: acts.zarr]")
+@click.option("--store", metavar="FOLDER|URL", help="Its data.  [default: acts.zarr]")
 @click.option(
     "--preset",
     metavar="NAME",

@@ -27,8 +27,10 @@ def command(path: str, **values: Any) -> None:
     """
     with terminal_of(values) as terminal:
         from cpsae.store import stores_in
+        from cpsae.urls import is_url
 
-        if any((Path(path) / name).exists() for name in ("config.json", "sweep.json")):
+        run = not is_url(path)
+        if run and any((Path(path) / name).exists() for name in ("config.json", "sweep.json")):
             contents = {path: _run(Path(path))}
         else:
             contents = {str(p): _store(str(p)) for p in stores_in(path)} or {path: _store(path)}
@@ -58,7 +60,7 @@ def _store(path: str) -> dict[str, Any]:
         "complete": manifest.complete,
         "chunks": len(listing.chunks),
         "chunks_present": present,
-        "bytes": sum(file.stat().st_size for file in bucket.path.rglob("*") if file.is_file()),
+        "bytes": bucket.total_bytes(),
         "vectors": manifest.vectors,
         "evaluation_vectors": manifest.evaluation_vectors,
         "d": manifest.d,

@@ -67,11 +67,12 @@ def run_demo(out: str | Path, on_event: OnEvent = ignore) -> Demo:
     out = local_folder(out, "--out", SettingsError)
     on_event(Note(f"corpus: {write_corpus(out / 'corpus.jsonl')}"))
     stored = extract(extract_settings(out), on_event=on_event)
-    fitted = fit(stored.path, fit_settings(), out=out / "run", on_event=on_event)
+    store = Path(stored.path)
+    fitted = fit(store, fit_settings(), out=out / "run", on_event=on_event)
     assert isinstance(fitted, FitResult), "nobody asked this fit to stop"
-    features = _features(stored.path, fitted.path)
+    features = _features(store, fitted.path)
     page = report(fitted.path, on_event=on_event).path
-    return Demo(stored.path, fitted.path, fitted.summary, features, page)
+    return Demo(store, fitted.path, fitted.summary, features, page)
 
 
 def _features(store: Path, run: Path) -> list[FeatureExamples]:

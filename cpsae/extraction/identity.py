@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from cpsae.corpus.survey import existing
 from cpsae.errors import CorpusError, DifferentSettingsError, StoreError
 from cpsae.extraction.provenance import differences_of_content
 from cpsae.store import Manifest
-from cpsae.store.bucket import Folder
+from cpsae.store.bucket import Bucket
 from cpsae.store.origin import read_provenance
 from cpsae.tensors import dtype_name
 from cpsae.workers import Worker
@@ -61,6 +60,7 @@ def corpus_identity(settings: ExtractSettings, split: str | None = None) -> dict
 
 def refuse_other(
     settings: ExtractSettings,
+    bucket: Bucket,
     manifest: Manifest,
     known: Mapping[str, Any],
     worker: Worker,
@@ -88,7 +88,7 @@ def refuse_other(
         for text in differences(begun, {**begun, **asked})
     ]
     if worker.is_leader and manifest.tokens_complete:
-        provenance = read_provenance(Folder(Path(settings.store)))
+        provenance = read_provenance(bucket)
         different += differences_of_content(provenance, settings) if provenance else []
     if different:
         raise DifferentSettingsError(

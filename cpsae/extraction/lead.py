@@ -10,7 +10,6 @@ import torch
 
 from cpsae.corpus import Corpus, PackedTokens
 from cpsae.corpus.provenance import record_corpus
-from cpsae.durable import remove_leftovers
 from cpsae.errors import StoreError
 from cpsae.events import Note, OnEvent
 from cpsae.extraction.machine import choose_threads
@@ -23,13 +22,13 @@ from cpsae.extraction.prepare import (
     pack_corpus,
 )
 from cpsae.extraction.provenance import is_model_known
-from cpsae.locks import remove_fellow_lock, set_aside, writer_lock
 from cpsae.models import TruncatedModel, load_tokenizer
 from cpsae.models.files import model_files
 from cpsae.origins import Provenance
-from cpsae.store import Manifest, Store, StoreWriter, is_store, open_store
-from cpsae.store.bucket import Folder
+from cpsae.store import Manifest, Store, StoreWriter
+from cpsae.store.folders import holds_store, home_at
 from cpsae.store.origin import read_provenance, write_provenance
+from cpsae.store.reader import open_bucket
 
 _Tokens = dict[str, npt.NDArray[np.int32]]
 """Contexts (contexts, T) of each part, by its name."""
@@ -40,17 +39,17 @@ def locked(plan: Plan, on_event: OnEvent) -> Iterator[None]:
     """Be the one writer of all stores of a plan, and of the folder that they are in."""
     with ExitStack() as stack:
         if len(plan.targets) > 1:
-            stack.enter_context(writer_lock(plan.place, "folder of stores", on_event))
+            stack.enter_context(home_at(plan.place).lock("folder of stores", on_event))
         for target in plan.targets:
-            stack.enter_context(writer_lock(target.path, "store", on_event))
+            stack.enter_context(target.home.lock("store", on_event))
         yield
 
 
 def set_old_aside(targets: list[Target], on_event: OnEvent) -> None:
     """Rename the stores that are there, for an extraction that begins afresh."""
     for target in targets:
-        if is_store(target.path):
-            on_event(Note(f"{target.path} is kept as {set_aside(target.path, 'store')}"))
+        if holds_store(target.home):
+            on_event(Note(f"{target.path} is kept as {target.home.set_aside('store')}"))
 
 
 def prepare(plan: Plan, on_event: OnEvent) -> TruncatedModel | None:
@@ -65,7 +64,7 @@ def prepare(plan: Plan, on_event: OnEvent) -> TruncatedModel | None:
     if threads is not None:
         torch.set_num_threads(threads)
     if settled:  # the tokens of all sites are the same
-        store = open_store(settled[0].path, allow_partial=True)
+        store = open_bucket(settled[0].home, allow_partial=True)
         tokens = _tokens_of(store)
         model = load_model(plan)
         for target in settled:  # before anything is made beside them
@@ -120,28 +119,27 @@ def complete(plan: Plan, on_event: OnEvent) -> None:
     for target in plan.targets:
         _renew_provenance(target)
         if not target.known.complete:
-            writer = StoreWriter(target.path, target.known)
+            writer = StoreWriter(target.home, target.known)
             writer.finish()
             target.manifest = writer.manifest
-        remove_fellow_lock(target.path)
+        target.home.remove_fellows()
     on_event(Note(f"{plan.place} is complete"))
 
 
 def _renew_provenance(target: Target) -> None:
     """The model was found to be the same by its weights: note its files as they are now."""
-    bucket = Folder(target.path)
-    provenance = read_provenance(bucket)
+    provenance = read_provenance(target.home)
     if not is_model_known(provenance, target.settings):
         corpus = provenance.corpus if provenance else None
         model = model_files(target.settings.model)
-        write_provenance(bucket, Provenance(corpus=corpus, model=model))
+        write_provenance(target.home, Provenance(corpus=corpus, model=model))
 
 
 def _create(
     target: Target, manifest: Manifest, tokens: _Tokens, provenance: Provenance | None
 ) -> None:
-    remove_leftovers(target.path)
-    writer = StoreWriter.create(target.path, manifest)
+    target.home.tidy()
+    writer = StoreWriter.create(target.home, manifest)
     if provenance is not None:
         write_provenance(writer.bucket, provenance)
     writer.write_tokens(tokens)

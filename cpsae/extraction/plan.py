@@ -4,6 +4,7 @@ here, before any work, and carried in one object.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from cpsae.config import ExtractSettings
 from cpsae.config.extraction import Site
 from cpsae.corpus import Corpus
 from cpsae.device import choose_device, choose_dtype
-from cpsae.durable import is_leftover, local_folder
+from cpsae.durable import is_leftover
 from cpsae.errors import SettingsError, StoreError
 from cpsae.events import Note, OnEvent
 from cpsae.extraction.compute import buffer_sets
@@ -25,10 +26,11 @@ from cpsae.extraction.prepare import choose_batch, geometry
 from cpsae.memory import gigabytes
 from cpsae.models import ModelDescription, ModelSource, describe, find_source
 from cpsae.store import Manifest, StoreWriter, is_store, stores_in
-from cpsae.store.bucket import Folder
-from cpsae.store.folders import names_site, site_folder, site_of
+from cpsae.store.bucket import Home
+from cpsae.store.folders import holds_store, home_at, names_site, site_folder, site_of
 from cpsae.store.layout import NUMPY_DTYPES
 from cpsae.store.metadata import read_manifest
+from cpsae.urls import Place, store_place
 from cpsae.workers import Worker
 
 
@@ -39,15 +41,21 @@ class Target:
     site: Site
     settings: ExtractSettings
     """Of this site alone, into this store."""
-    path: Path
+    path: Place
     manifest: Manifest | None
     """As it was read, or made, last; None where there is nothing yet."""
     is_beside: bool = False
     """Whether it is only in the same folder, and of a site that is not asked for."""
 
+    @cached_property
+    def home(self) -> Home:
+        """Where it is; one and the same for all who write, as a lock is of one."""
+        return home_at(self.path)
+
     def read(self) -> Manifest | None:
-        """The manifest as it is on the disk now, which is kept."""
-        self.manifest = existing_manifest(self.path)
+        """The manifest as it is there now, which is kept. Raises StoreError where something else is
+        in the way."""
+        self.manifest = _existing_manifest(self.home)
         return self.manifest
 
     @property
@@ -62,7 +70,7 @@ class Target:
         if self.is_beside:
             remedy = "all stores in a folder are of the same rows: give the same ones, or another "
             remedy += "--store"
-        refuse_other(self.settings, self.known, known, worker, remedy)
+        refuse_other(self.settings, self.home, self.known, known, worker, remedy)
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ class Plan:
     """Everything that was decided."""
 
     settings: ExtractSettings
-    place: Path
+    place: Place
     """The store, or the folder of stores."""
     targets: list[Target]
     beside: list[Target]
@@ -81,13 +89,16 @@ class Plan:
     computing: Computing
 
 
-def place_of(settings: ExtractSettings) -> Path:
-    """Where the store, or the folder of stores, is. Raises SettingsError for a URL."""
-    return local_folder(settings.store, "--store", SettingsError)
+def place_of(settings: ExtractSettings) -> Place:
+    """Where the store, or the folder of stores, is. Raises SettingsError for a URL that is none of
+    a store."""
+    return store_place(settings.store, "--store", SettingsError)
 
 
-def _refuse_inside_corpus(settings: ExtractSettings, place: Path) -> None:
+def _refuse_inside_corpus(settings: ExtractSettings, place: Place) -> None:
     """Else the store would be read as a part of what it is made of."""
+    if not isinstance(place, Path):
+        return
     corpus = Corpus.from_settings(settings)
     if corpus.path.is_dir() and place.resolve().is_relative_to(corpus.path.resolve()):
         raise SettingsError(
@@ -109,15 +120,16 @@ def find_targets(settings: ExtractSettings, fresh: bool = False) -> list[Target]
                 f"{place}: is a folder of stores ({', '.join(path.name for path in inside)}), not "
                 "one; name one of them with --store, or choose another"
             )
-        paths = {sites[0]: place}
+        paths: dict[Site, Place] = {sites[0]: place}
     else:
         _refuse_no_folder_of_stores(place)
         paths = {site: place / site_folder(*site) for site in sites}
     targets = []
     for site, path in paths.items():
-        old = fresh and is_store(path)
-        manifest = None if old else existing_manifest(path)
-        targets.append(Target(site, settings.of_site(site, str(path)), path, manifest))
+        target = Target(site, settings.of_site(site, str(path)), path, None)
+        if not (fresh and holds_store(target.home)):
+            target.read()
+        targets.append(target)
     return targets
 
 
@@ -130,35 +142,34 @@ def _stores_beside(settings: ExtractSettings, targets: list[Target]) -> list[Tar
     for path in stores_in(place_of(settings)):
         if path not in own:
             site = site_of(path.name)
-            manifest = existing_manifest(path)
-            beside.append(Target(site, settings.of_site(site, str(path)), path, manifest, True))
+            target = Target(site, settings.of_site(site, str(path)), path, None, True)
+            target.read()
+            beside.append(target)
     return beside
 
 
-def _refuse_no_folder_of_stores(place: Path) -> None:
+def _refuse_no_folder_of_stores(place: Place) -> None:
     if is_store(place):
         raise StoreError(
             f"{place}: is the store of one site; several go into a folder of stores: choose "
             "another --store"
         )
-    if not place.exists():
-        return
-    foreign = not place.is_dir() or any(
-        not names_site(path.name) and not is_leftover(path) for path in place.iterdir()
-    )
+    home = home_at(place)
+    if isinstance(place, Path):
+        file = place.exists() and not place.is_dir()
+        names = place.iterdir() if place.is_dir() else ()
+        foreign = file or any(not names_site(p.name) and not is_leftover(p) for p in names)
+    else:
+        foreign = home.is_occupied() and not all(map(names_site, home.folders()))
     if foreign:
         raise StoreError(f"{place}: is there already and is no folder of stores; choose another")
 
 
-def existing_manifest(path: Path) -> Manifest | None:
-    """The manifest of a store that was begun at `path`; None where there is nothing yet.
-
-    Raises StoreError where something else is in the way.
-    """
-    if is_store(path):
-        return read_manifest(Folder(path))
-    if path.exists() and (not path.is_dir() or not all(map(is_leftover, path.iterdir()))):
-        raise StoreError(f"{path}: is there already and is no store; choose another --store")
+def _existing_manifest(home: Home) -> Manifest | None:
+    if holds_store(home):
+        return read_manifest(home)
+    if home.is_occupied():
+        raise StoreError(f"{home.name}: is there already and is no store; choose another --store")
     return None
 
 
@@ -211,7 +222,8 @@ def _preflight(plan: Plan, on_event: OnEvent) -> None:
     planned = Manifest(**geometry(settings, description.d), identity={}, software={})
     whole = store_bytes(planned)
     left = sum(int(whole * _share_left(target)) for target in plan.targets)
-    refuse_full_disk(plan.place, left)
+    if isinstance(plan.place, Path):
+        refuse_full_disk(plan.place, left)
     layer = max(site.layer for site in settings.sites)
     what, parameters = "the used blocks", description.parameters(layer)
     settled = all(t.manifest and t.manifest.tokens_complete for t in plan.targets)
@@ -241,7 +253,7 @@ def _share_left(target: Target) -> float:
     """Of the chunks: how much of a store is yet to be written."""
     if target.manifest is None:
         return 1.0
-    writer = StoreWriter(target.path, target.manifest)
+    writer = StoreWriter(target.home, target.manifest)
     return len(writer.missing(writer.chunks)) / len(writer.chunks)
 
 

@@ -1,9 +1,9 @@
 """Damaged chunks of a store, computed again from the tokens that it keeps, with the model that it
 was made with."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,13 @@ from cpsae.events import Advanced, Finished, OnEvent, Started
 from cpsae.extraction.compute import ChunkPipeline
 from cpsae.extraction.machine import set_threads, warn_of_other_device
 from cpsae.models import ModelSource, TruncatedModel
-from cpsae.store import Chunk, Manifest, StoreWriter, open_store
+from cpsae.store import Chunk, Manifest, StoreWriter
 from cpsae.store.bucket import Bucket
 from cpsae.store.folders import find_bucket
 from cpsae.store.integrity import checked_bytes
 from cpsae.store.layout import CRC_BYTES, HookRecord, ModelRecord
 from cpsae.store.metadata import read_manifest
+from cpsae.store.reader import open_bucket
 from cpsae.store.repair import remove_damaged
 from cpsae.tensors import TORCH_DTYPES
 
@@ -42,13 +43,17 @@ class Recomputed:
         return asdict(self)
 
 
-def model_of(path: Path) -> ModelRecord:
+def model_of(path: str | os.PathLike[str]) -> ModelRecord:
     """The model of the store at `path`. Raises StoreError where its rows are of none."""
     return _records(path, read_manifest(find_bucket(path)))[0]
 
 
 def recompute(
-    path: Path, keys: Sequence[str], source: ModelSource, device: torch.device, on_event: OnEvent
+    path: str | os.PathLike[str],
+    keys: Sequence[str],
+    source: ModelSource,
+    device: torch.device,
+    on_event: OnEvent,
 ) -> list[Recomputed]:
     """Remove the damaged objects `keys` and compute the chunks that are then missing of those that
     they belong to; the store is complete again where nothing else was missing.
@@ -95,7 +100,7 @@ def _compute(
         done += piece[site].n_rows
         on_event(Advanced(done))
 
-    store = open_store(bucket.name, allow_partial=True)
+    store = open_bucket(bucket, allow_partial=True)
     pieces = [{site: chunk} for chunk in missing]
     ChunkPipeline(model, store, {site: writer}).run(pieces, committed)
     on_event(Finished())
@@ -138,7 +143,7 @@ def _whole(bucket: Bucket, key: str) -> bytes | None:
         return None
 
 
-def _records(path: Path, manifest: Manifest) -> tuple[ModelRecord, HookRecord]:
+def _records(path: str | os.PathLike[str], manifest: Manifest) -> tuple[ModelRecord, HookRecord]:
     if manifest.model is None or manifest.hook is None:
         raise StoreError(
             f"{path}: was made from arrays, so no model gives its rows; leave --model out"

@@ -11,15 +11,16 @@ from cpsae.extraction.compute import ChunkPipeline, Piece
 from cpsae.extraction.lead import load_model
 from cpsae.extraction.machine import set_threads, warn_of_other_device
 from cpsae.extraction.plan import Plan, Target
-from cpsae.locks import is_gone
 from cpsae.models import TruncatedModel
-from cpsae.store import Chunk, StoreWriter, open_store
+from cpsae.store import Chunk, StoreWriter
+from cpsae.store.folders import home_at
+from cpsae.store.reader import open_bucket
 
 
 def wait_for_tokens(plan: Plan, on_event: OnEvent) -> None:
     """Until the leading worker has settled the tokens: not in a collective, which times out."""
     what = f"worker 0 to settle the tokens of {plan.place}"
-    patience = waiting.Patience(plan.worker, what, on_event, lambda: is_gone(plan.place))
+    patience = waiting.Patience(plan.worker, what, on_event, home_at(plan.place).is_gone)
     told = False
     while not all(map(_has_tokens, plan.targets)):
         if not told:
@@ -49,7 +50,7 @@ def fill(plan: Plan, model: TruncatedModel | None, on_event: OnEvent) -> int:
         known = {**plan.computing.identity(), **model_of_site}
         target.refuse_other(known, plan.worker)
         rank, count = plan.worker.rank, plan.worker.count
-        writers[target.site] = StoreWriter(target.path, target.known, rank, count)
+        writers[target.site] = StoreWriter(target.home, target.known, rank, count)
     for writer in writers.values():
         writer.tidy()
     pieces = missing_pieces(writers, {s: w.own_chunks for s, w in writers.items()})
@@ -57,12 +58,12 @@ def fill(plan: Plan, model: TruncatedModel | None, on_event: OnEvent) -> int:
     progress = Progress(writers, shared, on_event)
     progress.begin()
     if pieces:
-        store = open_store(plan.targets[0].path, allow_partial=True)
+        store = open_bucket(plan.targets[0].home, allow_partial=True)
         ChunkPipeline(loaded, store, writers).run(pieces, progress.committed)
     what = f"the chunks of the other workers in {plan.place}"
-    first_store = plan.targets[0].path
+    first_store = plan.targets[0].home
     patience = waiting.Patience(
-        plan.worker, what, on_event, lambda: is_gone(first_store, fellows=True)
+        plan.worker, what, on_event, lambda: first_store.is_gone(fellows=True)
     )
     while shared and not progress.look():
         patience.wait(progress.done)
@@ -115,13 +116,16 @@ class Progress:
         now = time.monotonic()
         if now - self._looked >= waiting.LOOK_SECONDS:
             self._looked = now
-            left = []
-            for piece in self._left:
-                there = {s: self._writers[s].missing([chunk]) for s, chunk in piece.items()}
-                if any(there.values()):
-                    left.append(piece)
-            self._left = left
-            self.done = self.total - _rows(left)
+            lacking = {
+                site: set(writer.missing(piece[site] for piece in self._left if site in piece))
+                for site, writer in self._writers.items()
+            }
+            self._left = [
+                piece
+                for piece in self._left
+                if any(chunk in lacking[site] for site, chunk in piece.items())
+            ]
+            self.done = self.total - _rows(self._left)
             self._on_event(Advanced(self.done))
         return not self._left
 

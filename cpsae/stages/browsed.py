@@ -1,6 +1,7 @@
 """Runs whose features a report shows: each is encoded once, and told in as many examples as the
 page has room for."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from cpsae.stages.run_store import run_on_store
 from cpsae.stages.shown_runs import model_name
 from cpsae.store import Store
 from cpsae.training.run_folder import RunFolder
+from cpsae.urls import Place as StorePlace
 
 if TYPE_CHECKING:
     from cpsae.stages.store_language import StoreLanguage
@@ -55,7 +57,7 @@ class Look:
     """How features are looked at, as `report` takes it."""
 
     rows: int
-    store: str | Path | None
+    store: str | os.PathLike[str] | None
     model: str | None
     revision: str | None
     trust_remote_code: bool
@@ -91,7 +93,7 @@ class Browser:
 
     def __init__(self, look: Look, on_event: OnEvent) -> None:
         self._look, self._on_event = look, on_event
-        self._stores: dict[Path, Store] = {}
+        self._stores: dict[StorePlace, Store] = {}
         self._languages: dict[str, StoreLanguage] = {}
 
     def browse(self, runs: Sequence[Run]) -> list[Browsed]:

@@ -1,5 +1,6 @@
 """What another program trained, made a run, as one calls it."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def convert(
     source: str | Path,
     out: str | Path,
     *,
-    store: str | Path | None = None,
+    store: str | os.PathLike[str] | None = None,
     model: str | None = None,
     layer: int | None = None,
     hook: str | None = None,
@@ -98,7 +99,7 @@ def convert(
     )
 
 
-def _fitting(store: str | Path, sae: SparseAutoencoder) -> Store:
+def _fitting(store: str | os.PathLike[str], sae: SparseAutoencoder) -> Store:
     opened = open_store(store)
     if opened.d != sae.d:
         raise StoreError(

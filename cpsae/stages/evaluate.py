@@ -1,6 +1,7 @@
 """Runs measured on held-out rows, and through the language model, as one calls it."""
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from cpsae.stages.run_store import RunOnStore, run_on_store
 from cpsae.store import Store
 from cpsae.tensors import TORCH_DTYPES
 from cpsae.training.run_folder import RunFolder
+from cpsae.urls import Place
 
 if TYPE_CHECKING:
     from cpsae.evaluation.through_model import ThroughModelResult
@@ -58,7 +60,7 @@ class ModelChoice:
 
 def evaluate(
     run: str | Path,
-    store: str | Path | None = None,
+    store: str | os.PathLike[str] | None = None,
     *,
     model: str | None = None,
     contexts: int | None = None,
@@ -89,7 +91,7 @@ def evaluate(
 
 def evaluate_each(
     paths: Sequence[str | Path],
-    store: str | Path | None = None,
+    store: str | os.PathLike[str] | None = None,
     *,
     model: str | None = None,
     contexts: int | None = None,
@@ -151,10 +153,13 @@ def _runs(paths: Sequence[str | Path], step: int | None, on_event: OnEvent) -> l
 
 
 def _evaluated(
-    folders: Sequence[RunFolder], store: str | Path | None, device: torch.device, how: _How
+    folders: Sequence[RunFolder],
+    store: str | os.PathLike[str] | None,
+    device: torch.device,
+    how: _How,
 ) -> Iterator[tuple[Path, Evaluation]]:
     """Each run's evaluation, once it is written."""
-    opened: dict[Path, Store] = {}
+    opened: dict[Place, Store] = {}
     by_store: dict[str, list[RunOnStore]] = {}
     for folder in folders:
         asked = run_on_store(folder, store, opened, how.on_event)

@@ -6,20 +6,17 @@ The tokens are settled first and kept in the store; from then on every chunk is 
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from cpsae.config import ExtractSettings
 from cpsae.device import threads_put_back
-from cpsae.durable import sync_name
 from cpsae.errors import SettingsError
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.extraction import lead, work
 from cpsae.extraction.plan import Plan, Target, find_targets, make_plan, place_of
 from cpsae.extraction.provenance import is_model_known
-from cpsae.locks import fellow_lock
-from cpsae.store import open_store
-from cpsae.store.bucket import Folder
 from cpsae.store.origin import read_provenance
+from cpsae.store.reader import open_bucket
+from cpsae.urls import Place
 from cpsae.workers import Worker
 
 
@@ -27,7 +24,7 @@ from cpsae.workers import Worker
 class Extraction:
     """What an extraction came to; rows count the training part of one site."""
 
-    path: Path
+    path: Place
     """The store, or the folder of stores."""
     vectors: int
     evaluation_vectors: int
@@ -36,7 +33,7 @@ class Extraction:
     """By this worker, in this call; 0 where all was complete already. Of several sites, those of
     the same contexts count once."""
     seconds: float
-    stores: list[Path]
+    stores: list[Place]
     """One a site."""
 
     def __fspath__(self) -> str:
@@ -89,7 +86,7 @@ def _lead(plan: Plan, fresh: bool, on_event: OnEvent) -> int:
 
 def _follow(plan: Plan, on_event: OnEvent) -> int:
     work.wait_for_tokens(plan, on_event)
-    with fellow_lock(plan.targets[0].path):
+    with plan.targets[0].home.fellow():
         return work.fill(plan, None, on_event)
 
 
@@ -104,11 +101,11 @@ def _all_complete(settings: ExtractSettings, targets: list[Target], worker: Work
             return False
         if model.id != settings.model or settings.revision not in (None, model.revision):
             return False
-        if not is_model_known(read_provenance(Folder(target.path)), settings):
+        if not is_model_known(read_provenance(target.home), settings):
             return False
     for target in targets:
-        open_store(target.path)  # lists every file: the mark alone does not show one that is gone
-        sync_name(target.path)  # who set the mark may have been killed before it was durable
+        open_bucket(target.home)  # lists every file: the mark alone does not show one that is gone
+        target.home.settle()  # who set the mark may have been killed before it was durable
     return True
 
 

@@ -1,5 +1,6 @@
 """Stage 2 as one calls it: one autoencoder, trained and evaluated in a run folder."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class FitResult:
 
 @stopped_where_it_waits
 def fit(
-    store: str | Path,
+    store: str | os.PathLike[str],
     settings: FitSettings | None = None,
     *,
     out: str | Path | None = None,

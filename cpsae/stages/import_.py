@@ -1,12 +1,12 @@
 """Activations that another program left, made a store, as one calls it."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cpsae.config.extraction import POINTS, Point, StoreDtype
-from cpsae.durable import local_folder
 from cpsae.errors import SettingsError, SourceError, StoreError
 from cpsae.events import Note, OnEvent, ignore
 from cpsae.file_content import record_of
@@ -17,13 +17,14 @@ from cpsae.interop.rows import FoundRows, Rows
 from cpsae.store import Store, open_store
 from cpsae.store.arrays import About, store_rows
 from cpsae.store.layout import NUMPY_DTYPES
+from cpsae.urls import Place, store_place
 
 
 @dataclass(frozen=True)
 class Imported:
     """What was made."""
 
-    path: Path
+    path: Place
     store: Store
 
     def as_json(self) -> Mapping[str, Any]:
@@ -44,7 +45,7 @@ class Imported:
 
 def import_rows(
     source: str | Path,
-    store: str | Path,
+    store: str | os.PathLike[str],
     *,
     tensor: str | None = None,
     evaluation: str | Path | None = None,
@@ -68,7 +69,7 @@ def import_rows(
     cannot apply; NonFiniteError where a row holds NaN or Inf, of which nothing is kept;
     DifferentSettingsError where something else is at `store`; DiskError.
     """
-    path = local_folder(store, "store", StoreError)
+    path = store_place(store, "store", StoreError)
     _check(hook, store_dtype)
     found = find_rows(source, tensor)
     place = _place(found, layer, hook)

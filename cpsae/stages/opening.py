@@ -1,8 +1,8 @@
 """The store that a run is trained on: a finished one, what there is of it, or one that grows."""
 
+import os
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from cpsae.errors import SettingsError
@@ -41,7 +41,7 @@ def refuse_to_follow(worker: Worker, follow: bool) -> None:
 
 
 def open_to_train(
-    store: str | Path,
+    store: str | os.PathLike[str],
     allow_partial: bool,
     follow: bool,
     should_stop: Callable[[], bool],

@@ -1,7 +1,7 @@
 """Making a damaged store whole, as one calls it: with its model, or as far as it goes without."""
 
+import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cpsae.device import choose_device
 from cpsae.events import OnEvent, ignore
@@ -28,15 +28,15 @@ class Repair:
     """Why it cannot be repaired, where it was only looked at."""
 
 
-def inspect(path: str | Path, on_event: OnEvent = ignore) -> Repair:
+def inspect(path: str | os.PathLike[str], on_event: OnEvent = ignore) -> Repair:
     """Look at every object, and touch nothing. Raises StoreError where there is no store."""
     found = verify_store(path, on_event)
     keys = [problem.key for problem in found.problems]
-    return Repair(found, hindrance=why_not(Path(path), keys) if keys else None)
+    return Repair(found, hindrance=why_not(path, keys) if keys else None)
 
 
 def repair(
-    path: str | Path,
+    path: str | os.PathLike[str],
     model: str | None = None,
     *,
     revision: str | None = None,
@@ -52,7 +52,7 @@ def repair(
     another one: then nothing was removed.
     """
     if model is not None:  # before everything is read
-        record = model_of(Path(path))
+        record = model_of(path)
         if model == OF_THE_STORE:
             model, revision = record.id, revision or record.revision
         source = find_source(model, revision, trust_remote_code)
@@ -61,6 +61,6 @@ def repair(
     if not keys:
         return Repair(found, computed=None if model is None else [])
     if model is None:
-        return Repair(found, removed=remove_damaged(Path(path), keys))
-    computed = recompute(Path(path), keys, source, choose_device(device), on_event)
+        return Repair(found, removed=remove_damaged(path, keys))
+    computed = recompute(path, keys, source, choose_device(device), on_event)
     return Repair(found, keys, computed)

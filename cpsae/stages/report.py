@@ -1,5 +1,6 @@
 """Runs as one HTML page, as one calls it: what they are worth, and every feature with examples."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ def report(
     out: str | Path | None = None,
     *,
     rows: int = ROWS,
-    store: str | Path | None = None,
+    store: str | os.PathLike[str] | None = None,
     model: str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,

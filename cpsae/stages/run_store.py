@@ -1,5 +1,6 @@
 """The store that a run is measured on, opened."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from cpsae.store import Store, open_store
 from cpsae.store.bound import norm_bound
 from cpsae.training.recorded import Recorded
 from cpsae.training.run_folder import RunFolder
+from cpsae.urls import Place, store_place
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,10 @@ class RunOnStore:
 
 
 def run_on_store(
-    folder: RunFolder, store: str | Path | None, opened: dict[Path, Store], on_event: OnEvent
+    folder: RunFolder,
+    store: str | os.PathLike[str] | None,
+    opened: dict[Place, Store],
+    on_event: OnEvent,
 ) -> RunOnStore:
     """A run with `store`, by default its own. opened: those that are open already, to which this
     one is added. Raises RunError where the run names none; StoreError where it is gone, or another
@@ -36,9 +41,9 @@ def run_on_store(
             f"{folder.path}: was converted, and is of no store; name one of its model and layer "
             "with --store"
         )
-    if store is None and not Path(path).is_dir():
+    place = store_place(path, "store", StoreError)
+    if store is None and isinstance(place, Path) and not place.is_dir():
         raise StoreError(f"{path}: the run's store is not there any more; name it with --store")
-    place = Path(path)
     if place not in opened:
         opened[place] = open_store(place, allow_partial=True)
     if store is None:

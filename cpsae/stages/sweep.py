@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -54,7 +55,7 @@ class SweepResult:
 
 @stopped_where_it_waits
 def sweep(
-    store: str | Path,
+    store: str | os.PathLike[str],
     members: Sequence[SweepMember],
     *,
     out: str | Path | None = None,

@@ -1,11 +1,9 @@
 """Making a store from rows that somebody already has: other models, other tools, vision."""
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,19 +11,20 @@ import numpy.typing as npt
 
 from cpsae.config.extraction import Point, StoreDtype
 from cpsae.config.resolve import differences
-from cpsae.durable import LOCK_NAME, is_leftover, local_folder
 from cpsae.errors import (
+    BusyError,
     CpsaeError,
     DifferentSettingsError,
     DiskError,
     NonFiniteError,
+    RemoteError,
     StoreError,
 )
 from cpsae.events import Advanced, Finished, Note, OnEvent, Started, ignore
 from cpsae.held_out import held_out_rows
-from cpsae.locks import writer_lock
 from cpsae.software import software_versions
-from cpsae.store.bucket import Folder
+from cpsae.store.bucket import Home
+from cpsae.store.folders import holds_store, home_at
 from cpsae.store.layout import (
     NUMPY_DTYPES,
     Chunk,
@@ -33,10 +32,11 @@ from cpsae.store.layout import (
     Manifest,
     rows_per_chunk_of_arrays,
 )
-from cpsae.store.metadata import ROOT, read_manifest, write_skeleton
+from cpsae.store.metadata import read_manifest, write_skeleton
 from cpsae.store.spool import spooled
 from cpsae.store.statistics import as_float32
 from cpsae.store.writer import StoreWriter
+from cpsae.urls import Place, store_place
 
 
 def write_store(
@@ -48,7 +48,7 @@ def write_store(
     seed: int = 0,
     layer: int | None = None,
     description: str = "",
-) -> Path:
+) -> Place:
     """Write rows (vectors, d) of any float dtype as a store: a numpy array, in memory or
     memory-mapped, a torch tensor on any device, lists, or an iterator of blocks, each of them rows
     (some, d) of one dtype. Blocks are kept in a nameless file beside the store until all are there.
@@ -60,19 +60,19 @@ def write_store(
     Raises StoreError where something is there already or the arrays do not fit;
     NonFiniteError for a NaN or Inf; DiskError where the disk is full.
     """
-    path = local_folder(path, "store", StoreError)
+    place = store_place(path, "store", StoreError)
     with ExitStack() as stack:
-        _refuse_existing(path)
+        _refuse_existing(home_at(place))
         rows = {
-            name: stack.enter_context(spooled(name, given, path, _rows_of))
+            name: stack.enter_context(spooled(name, given, place, _rows_of))
             if isinstance(given, Iterator)
             else _rows_of(name, given)
             for name, given in {"activations": activations, "evaluation": evaluation}.items()
             if name == "activations" or given is not None
         }
         about = About(store_dtype, seed, layer, description=description)
-        store_rows(path, rows["activations"], rows.get("evaluation"), about)
-    return path
+        store_rows(place, rows["activations"], rows.get("evaluation"), about)
+    return place
 
 
 class About(NamedTuple):
@@ -88,7 +88,7 @@ class About(NamedTuple):
 
 
 def store_rows(
-    path: Path,
+    place: Place,
     activations: npt.NDArray[Any],
     evaluation: npt.NDArray[Any] | None,
     about: About,
@@ -109,19 +109,29 @@ def store_rows(
     sources = {"training": _Source("activations", activations, order), "evaluation": held_out}
     manifest = _manifest(activations.shape[1], len(order), len(held_out.order), about)
     goes_on = about.source is not None
+    home = home_at(place)
     if not goes_on:
-        _refuse_existing(path)
-    with writer_lock(path, "store"):
-        begun = _begun(path, manifest) if goes_on else None
+        _refuse_existing(home)
+    with home.lock("store"):
+        begun = _begun(home, manifest) if goes_on else None
         if begun is None:
-            _refuse_existing(path)  # made by another process since we looked
+            _refuse_existing(home)  # made by another process since we looked
         try:
-            _write(begun or StoreWriter.create(path, manifest), sources, on_event)
+            _write(begun or StoreWriter.create(home, manifest), sources, on_event)
         except BaseException as error:
-            wrong = isinstance(error, CpsaeError) and not isinstance(error, DiskError)
-            if wrong or not goes_on:
-                _remove_all(path)
+            if _is_to_be_removed(error, goes_on):
+                with suppress(RemoteError):  # what went wrong first is what is told
+                    home.clear()
             raise
+
+
+def _is_to_be_removed(error: BaseException, goes_on: bool) -> bool:
+    """Whether nothing stays of what was written; of a store that another process took over since,
+    all does."""
+    if isinstance(error, BusyError):
+        return False
+    wrong = isinstance(error, CpsaeError) and not isinstance(error, DiskError | RemoteError)
+    return wrong or not goes_on
 
 
 def _manifest(d: int, vectors: int, evaluation_vectors: int, about: About) -> Manifest:
@@ -148,22 +158,22 @@ def _manifest(d: int, vectors: int, evaluation_vectors: int, about: About) -> Ma
     )
 
 
-def _begun(path: Path, manifest: Manifest) -> StoreWriter | None:
+def _begun(home: Home, manifest: Manifest) -> StoreWriter | None:
     """The writer of the store that is there, if any. Raises DifferentSettingsError where it is
     another one."""
-    if not (path / ROOT).exists():
+    if not holds_store(home):
         return None
-    there = read_manifest(Folder(path))
+    there = read_manifest(home)
     marks = {"software", "complete"}
     old, new = (m.model_dump(mode="json", exclude=marks) for m in (there, manifest))
     different = differences(old, new)
     if different:
         raise DifferentSettingsError(
-            f"{path}: is there already, made in another way ({'; '.join(different)}); choose "
+            f"{home.name}: is there already, made in another way ({'; '.join(different)}); choose "
             "another path or move it aside",
             different,
         )
-    return StoreWriter(path, there)
+    return StoreWriter(home, there)
 
 
 class _Source(NamedTuple):
@@ -207,7 +217,7 @@ def _dtype_of(chunk: Chunk) -> np.dtype[Any]:
 
 def _write(writer: StoreWriter, sources: dict[str, _Source], on_event: OnEvent) -> None:
     if writer.manifest.complete:
-        on_event(Note(f"{writer.path} is complete"))
+        on_event(Note(f"{writer.bucket.name} is complete"))
         return
     write_skeleton(writer.bucket, writer.manifest)  # killed while it was begun, it may lack some
     writer.tidy()
@@ -228,18 +238,9 @@ def _write(writer: StoreWriter, sources: dict[str, _Source], on_event: OnEvent) 
     on_event(Finished())
 
 
-def _refuse_existing(path: Path) -> None:
-    if path.exists() and (not path.is_dir() or not all(map(is_leftover, path.iterdir()))):
-        raise StoreError(f"{path}: is there already; choose another path or move it aside")
-
-
-def _remove_all(path: Path) -> None:
-    """All but the lock, which its holder removes, and the folder with it if it was made here."""
-    for entry in path.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != LOCK_NAME:
-            entry.unlink()
+def _refuse_existing(home: Home) -> None:
+    if home.is_occupied():
+        raise StoreError(f"{home.name}: is there already; choose another path or move it aside")
 
 
 def _rows_of(name: str, rows: Any) -> npt.NDArray[Any]:

@@ -4,6 +4,7 @@
 An object is whole or absent: that is what a bucket promises, and what all of the store stands on.
 """
 
+import shutil
 from collections.abc import Hashable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,9 +13,24 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cpsae.durable import disk_errors, fsync_folder, settle, write_atomic
+from cpsae.durable import (
+    LOCK_NAME,
+    disk_errors,
+    fsync_folder,
+    is_leftover,
+    settle,
+    sync_name,
+    write_atomic,
+)
 from cpsae.events import OnEvent, ignore
-from cpsae.locks import is_locked, writer_lock
+from cpsae.locks import (
+    fellow_lock,
+    is_gone,
+    is_locked,
+    remove_fellow_lock,
+    set_aside,
+    writer_lock,
+)
 
 
 class Bucket(Protocol):
@@ -29,7 +45,17 @@ class Bucket(Protocol):
 
     def read(self, key: str) -> npt.NDArray[np.uint8]:
         """All bytes of an object, read-only. Raises FileNotFoundError where there is none, OSError
-        where it cannot be read."""
+        where it cannot be read, RemoteError where nobody answers."""
+        ...
+
+    def forget(self, key: str) -> bool:
+        """The bytes that were read of an object are not right: let go of what is kept of it.
+        Whether they came over a network, so that another reading may give others."""
+        ...
+
+    def prefetch(self, keys: Iterable[str]) -> None:
+        """These are read next, in this order, and those that were named before and are not begun
+        are not: begin to bring them here, if they are elsewhere. Raises nothing."""
         ...
 
     def stamp(self, key: str) -> Hashable:
@@ -59,6 +85,48 @@ class Bucket(Protocol):
         ...
 
 
+class Home(Bucket, Protocol):
+    """A bucket in which stores are made: what is asked of the place itself, and of all who write
+    there."""
+
+    def folders(self) -> list[str]:
+        """Names of what is one level below and holds more."""
+        ...
+
+    def is_occupied(self) -> bool:
+        """Whether anything is here but what a killed writer may have left where it made nothing."""
+        ...
+
+    def total_bytes(self) -> int:
+        """Of all that is here."""
+        ...
+
+    def clear(self) -> None:
+        """Remove all but the lock, whose holder calls."""
+        ...
+
+    def settle(self) -> None:
+        """Make durable that this is here, which whoever made it may not have done."""
+        ...
+
+    def fellow(self) -> AbstractContextManager[None]:
+        """Be seen to write, as one of any number beside the one writer, until the block ends."""
+        ...
+
+    def is_gone(self, fellows: bool = False) -> bool:
+        """Whether nobody can be writing, as the one writer or, with `fellows`, beside it."""
+        ...
+
+    def remove_fellows(self) -> None:
+        """When all is done: what fellows left behind."""
+        ...
+
+    def set_aside(self, what: str) -> str:
+        """Rename it to the first free `<name>.old-N`; its new name. Raises BusyError where somebody
+        is writing it, RemoteError where nothing can be renamed."""
+        ...
+
+
 class Folder:
     """A bucket that is a local folder; what is read is mapped."""
 
@@ -82,6 +150,13 @@ class Folder:
             return np.asarray(np.memmap(self.path / key, dtype=np.uint8, mode="r"))
         except ValueError:  # numpy cannot map an empty file
             return np.empty(0, np.uint8)
+
+    def forget(self, key: str) -> bool:  # noqa: ARG002
+        """Nothing is kept: it is the file itself."""
+        return False
+
+    def prefetch(self, keys: Iterable[str]) -> None:
+        """The system does that."""
 
     def stamp(self, key: str) -> Hashable:
         """Inode, size and time of change."""
@@ -110,3 +185,45 @@ class Folder:
     def locked(self) -> bool:
         """See `cpsae.locks.is_locked`."""
         return is_locked(self.path)
+
+    def folders(self) -> list[str]:
+        """Folders in it, and links to some."""
+        return [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
+
+    def is_occupied(self) -> bool:
+        """A file in its place counts."""
+        if not self.path.exists():
+            return False
+        return not self.path.is_dir() or not all(map(is_leftover, self.path.iterdir()))
+
+    def total_bytes(self) -> int:
+        """Of all files."""
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+    def clear(self) -> None:
+        """The folder itself stays, for the lock is in it."""
+        for entry in self.path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != LOCK_NAME:
+                entry.unlink()
+
+    def settle(self) -> None:
+        """See `cpsae.durable.sync_name`."""
+        sync_name(self.path)
+
+    def fellow(self) -> AbstractContextManager[None]:
+        """See `cpsae.locks.fellow_lock`."""
+        return fellow_lock(self.path)
+
+    def is_gone(self, fellows: bool = False) -> bool:
+        """See `cpsae.locks.is_gone`."""
+        return is_gone(self.path, fellows)
+
+    def remove_fellows(self) -> None:
+        """See `cpsae.locks.remove_fellow_lock`."""
+        remove_fellow_lock(self.path)
+
+    def set_aside(self, what: str) -> str:
+        """See `cpsae.locks.set_aside`."""
+        return str(set_aside(self.path, what))

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import cast
 
 from cpsae.config.extraction import POINTS, Point, Site
-from cpsae.durable import local_folder
 from cpsae.errors import StoreError
-from cpsae.store.bucket import Folder
+from cpsae.store.bucket import Folder, Home
 from cpsae.store.metadata import ROOT
+from cpsae.urls import Place, store_place
 
 _SITE = re.compile(rf"(\d+)\.({'|'.join(POINTS)})\.zarr")
 
@@ -32,31 +32,49 @@ def names_site(name: str) -> bool:
     return _SITE.fullmatch(name.partition(".old-")[0]) is not None
 
 
-def is_store(path: str | Path) -> bool:
+def home_at(place: Place, cached: bool = True) -> Home:
+    """The bucket at a place, whatever is there. cached: keep copies of what is read from a URL.
+    Raises RemoteError where a URL cannot be used."""
+    if isinstance(place, Path):
+        return Folder(place)
+    from cpsae.store.remote.address import open_url
+
+    return open_url(place, cached)
+
+
+def is_store(path: str | os.PathLike[str]) -> bool:
     """Whether there is a store (finished or not, of any format) at `path`."""
-    return (Path(path) / ROOT).is_file()
+    place = store_place(path, "store", StoreError)
+    if isinstance(place, Path):
+        return (place / ROOT).is_file()
+    return holds_store(home_at(place))
 
 
-def stores_in(path: str | Path) -> list[Path]:
+def holds_store(home: Home) -> bool:
+    """`is_store` of a bucket."""
+    return bool(home.sizes([ROOT]))
+
+
+def stores_in(path: str | os.PathLike[str]) -> list[Place]:
     """The stores in a folder of stores, by layer and then by place in the block; none where `path`
     is a store itself, or anything else."""
-    folder = Path(path)
-    if is_store(folder) or not folder.is_dir():
+    place = store_place(path, "store", StoreError)
+    home = home_at(place)
+    if holds_store(home):
         return []
-    found = {match: entry for entry in folder.iterdir() if (match := _SITE.fullmatch(entry.name))}
+    found = {match: name for name in home.folders() if (match := _SITE.fullmatch(name))}
     ordered = sorted(found, key=lambda match: (int(match[1]), POINTS.index(match[2])))
-    return [found[match] for match in ordered if is_store(found[match])]
+    return [place / found[match] for match in ordered if is_store(place / found[match])]
 
 
-def find_bucket(path: str | os.PathLike[str]) -> Folder:
-    """The bucket of the store at `path`. Raises StoreError where there is no such folder, or it is
-    a folder of stores, whose names the text lists."""
-    path = os.fspath(path)
-    folder = local_folder(path, "store", StoreError)
-    if not folder.is_dir():
+def find_bucket(path: str | os.PathLike[str], cached: bool = True) -> Home:
+    """The bucket of the store at `path`; cached: as `home_at` has it. Raises StoreError where there
+    is no such folder, or it is a folder of stores, whose names the text lists."""
+    place = store_place(path, "store", StoreError)
+    if isinstance(place, Path) and not place.is_dir():
         raise StoreError(f"{path}: no such store; give the folder that `cpsae extract` wrote")
-    stores = stores_in(folder)
+    stores = stores_in(place)
     if stores:
         names = ", ".join(store.name for store in stores)
-        raise StoreError(f"{path}: is a folder of stores; name one of them: {names}")
-    return Folder(folder)
+        raise StoreError(f"{place}: is a folder of stores; name one of them: {names}")
+    return home_at(place, cached)

@@ -77,6 +77,14 @@ class GrowingBucket:
         self._wait_for(key)
         return self.bucket.stamp(key)
 
+    def forget(self, key: str) -> bool:
+        """As of the other."""
+        return self.bucket.forget(key)
+
+    def prefetch(self, keys: Iterable[str]) -> None:
+        """As of the other; what is not there yet is not waited for."""
+        self.bucket.prefetch(keys)
+
     def sizes(self, keys: Iterable[str]) -> dict[str, int]:
         """Of what is there now."""
         return self.bucket.sizes(keys)

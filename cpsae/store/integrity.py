@@ -14,6 +14,8 @@ from cpsae.store.layout import CRC_BYTES, NUMPY_DTYPES, ArraySpec, Chunk, Manife
 from cpsae.store.metadata import decode_tokens, read_manifest
 
 _SHOWN = 5
+_READINGS = 4
+"""Of an object over a network, until it is right."""
 
 
 def map_rows(bucket: Bucket, chunk: Chunk) -> npt.NDArray[Any]:
@@ -24,22 +26,38 @@ def map_rows(bucket: Bucket, chunk: Chunk) -> npt.NDArray[Any]:
 
 
 def checked_bytes(bucket: Bucket, key: str) -> npt.NDArray[np.uint8]:
-    """The bytes of an object, the last four being the right checksum of the others.
+    """The bytes of an object, the last four being the right checksum of the others. Where they come
+    over a network, they are asked for again before they are called wrong.
 
     Raises DamagedStoreError, naming the object by its key, where it is not so.
     """
+    for _ in range(_READINGS - 1):
+        raw = _bytes(bucket, key)
+        if _is_right(raw) or not bucket.forget(key):
+            break
+    else:
+        raw = _bytes(bucket, key)
+    if not len(raw):
+        raise damaged(bucket, {"empty": [key]})
+    if not _is_right(raw):
+        raise damaged(bucket, {"corrupt (its checksum does not match its content)": [key]})
+    return raw
+
+
+def _bytes(bucket: Bucket, key: str) -> npt.NDArray[np.uint8]:
     try:
-        raw = bucket.read(key)
+        return bucket.read(key)
     except FileNotFoundError:
         raise damaged(bucket, {"missing": [key]}) from None
     except OSError as error:
         raise damaged(bucket, {f"unreadable ({error.strerror})": [key]}) from None
-    if not len(raw):
-        raise damaged(bucket, {"empty": [key]})
+
+
+def _is_right(raw: npt.NDArray[np.uint8]) -> bool:
+    if len(raw) <= CRC_BYTES:
+        return False
     checksum = int.from_bytes(raw[-CRC_BYTES:].tobytes(), "little")
-    if len(raw) <= CRC_BYTES or google_crc32c.value(raw[:-CRC_BYTES]) != checksum:
-        raise damaged(bucket, {"corrupt (its checksum does not match its content)": [key]})
-    return raw
+    return bool(google_crc32c.value(raw[:-CRC_BYTES]) == checksum)
 
 
 def checked_tokens(bucket: Bucket, key: str, spec: ArraySpec) -> npt.NDArray[np.int32]:

@@ -24,6 +24,9 @@ from cpsae.store.layout import (
 )
 from cpsae.store.statistics import Summary, exact_median
 
+_AHEAD = 4
+"""Chunks that are fetched ahead where all are read in their order."""
+
 
 class RowOrigin(NamedTuple):
     """The text position a row was computed at."""
@@ -79,8 +82,13 @@ class StorePart:
             raw = self.bucket.read(key)
         return raw[:-CRC_BYTES].view(dtype)
 
+    def prefetch(self, chunks: Sequence[Chunk]) -> None:
+        """Rows and norms of these are read next; see `Bucket.prefetch`."""
+        self.bucket.prefetch(key for chunk in chunks for key in (chunk.key, chunk.norms_key))
+
     def stop_waiting(self) -> None:
-        """End the waits for rows of a store that is followed."""
+        """End the waits for rows of a store that is followed, and what is fetched ahead."""
+        self.bucket.prefetch([])
         if isinstance(self.bucket, GrowingBucket):
             self.bucket.stop_waiting()
 
@@ -191,7 +199,8 @@ class StorePart:
             raise ValueError(f"a batch of {size} rows is none")
         pending: list[npt.NDArray[Any]] = []
         held = 0
-        for chunk in self.chunks:
+        for number, chunk in enumerate(self.chunks):
+            self.bucket.prefetch(near.key for near in self.chunks[number : number + _AHEAD])
             rows = self.rows(chunk)
             start = 0
             while held + len(rows) - start >= size:

@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from pathlib import Path
 
 from cpsae.errors import StoreError
 from cpsae.events import OnEvent, ignore
@@ -18,6 +17,7 @@ from cpsae.store.layout import CRC_BYTES, Chunk, Manifest
 from cpsae.store.listing import Listing, in_words, missing_tokens
 from cpsae.store.metadata import document_problems, read_manifest, rows_are_contradicted
 from cpsae.store.part import StorePart
+from cpsae.urls import Place, store_place
 
 
 class Store:
@@ -36,9 +36,9 @@ class Store:
         self.evaluation = parts.get("evaluation")
 
     @property
-    def path(self) -> Path:
-        """Its folder, where it is in one."""
-        return Path(self.bucket.name)
+    def path(self) -> Place:
+        """Its folder, or its URL."""
+        return store_place(self.bucket.name, "store", StoreError)
 
     def __fspath__(self) -> str:
         return self.bucket.name
@@ -75,7 +75,7 @@ def open_store(path: str | os.PathLike[str], allow_partial: bool = False) -> Sto
 
 
 def follow_store(
-    path: str | Path,
+    path: str | os.PathLike[str],
     should_stop: Callable[[], bool] = lambda: False,
     on_event: OnEvent = ignore,
 ) -> Store:

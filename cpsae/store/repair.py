@@ -1,7 +1,7 @@
 """Making a damaged store whole, or one that an extraction can complete."""
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from cpsae.errors import StoreError
 from cpsae.store.bucket import Bucket
@@ -18,14 +18,14 @@ from cpsae.store.metadata import (
 from cpsae.store.writer import StoreWriter
 
 
-def remove_damaged(path: Path, keys: Sequence[str]) -> list[str]:
+def remove_damaged(path: str | os.PathLike[str], keys: Sequence[str]) -> list[str]:
     """Remove the objects `keys`; returns those that were there.
 
     Documents of arrays follow from the manifest, and statistics from their chunk: these are made
     again at once. Where a chunk is gone, so is the completion mark, and an extraction makes it.
     Raises StoreError, and touches nothing, where `why_not` gives a reason.
     """
-    bucket = find_bucket(path)
+    bucket = find_bucket(path, cached=False)
     read_manifest(bucket)  # no lock file in a folder that is no store
     with bucket.lock("store"):
         manifest = read_manifest(bucket)
@@ -33,7 +33,7 @@ def remove_damaged(path: Path, keys: Sequence[str]) -> list[str]:
         others = [key for key in keys if key not in documents]
         reason = _why_not(bucket, keys)
         if reason is not None:
-            raise StoreError(f"{path}: {reason}")
+            raise StoreError(f"{bucket.name}: {reason}")
         present = list(bucket.sizes(keys))
         for key in documents:
             write_document(bucket, manifest, key)
@@ -48,7 +48,7 @@ def remove_damaged(path: Path, keys: Sequence[str]) -> list[str]:
     return present
 
 
-def why_not(path: Path, keys: Sequence[str]) -> str | None:
+def why_not(path: str | os.PathLike[str], keys: Sequence[str]) -> str | None:
     """Why the damaged objects `keys` cannot be repaired, and what to do instead; None where they
     can.
 
@@ -56,7 +56,7 @@ def why_not(path: Path, keys: Sequence[str]) -> str | None:
     damaged that is not: nothing may be removed on its word. Tokens, and the rows of a store made
     from arrays, follow from nothing else in the store.
     """
-    return _why_not(find_bucket(path), keys)
+    return _why_not(find_bucket(path, cached=False), keys)
 
 
 def _why_not(bucket: Bucket, keys: Sequence[str]) -> str | None:

@@ -12,27 +12,31 @@ import numpy.typing as npt
 
 from cpsae.durable import disk_errors, make_folders
 from cpsae.errors import StoreError
+from cpsae.store.remote.settings import cache_folder
+from cpsae.urls import Place
 
 AsArray = Callable[[str, Any], npt.NDArray[Any]]
 
 
 @contextmanager
 def spooled(
-    name: str, blocks: Iterator[Any], beside: Path, as_array: AsArray
+    name: str, blocks: Iterator[Any], beside: Place, as_array: AsArray
 ) -> Iterator[npt.NDArray[Any]]:
     """The rows of all blocks, (vectors, d), mapped from a nameless file in the folder of `beside`
-    that is gone afterwards, or when the process is. as_array: what makes an array of a block.
+    (of a URL: in the folder of copies) that is gone afterwards, or when the process is. as_array:
+    what makes an array of a block.
 
     Raises StoreError where a block does not go with the first one; DiskError.
     """
-    with disk_errors(beside):
-        make_folders(beside.parent)
-    with tempfile.TemporaryFile(dir=beside.parent) as file:
+    folder = beside.parent if isinstance(beside, Path) else cache_folder()
+    with disk_errors(folder):
+        make_folders(folder)
+    with tempfile.TemporaryFile(dir=folder) as file:
         count, row = 0, np.empty(0)
         for number, block in enumerate(blocks):
             rows = np.ascontiguousarray(as_array(f"{name}: block {number}", block))
             row = row if number else np.empty(rows.shape[1:], rows.dtype)
-            _write(file, f"{name}: block {number}", rows, row, beside)
+            _write(file, f"{name}: block {number}", rows, row, folder)
             count += len(rows)
         if not count or not row.size:
             raise StoreError(f"{name}: the blocks hold no rows; was the iterator used before?")
@@ -40,13 +44,13 @@ def spooled(
 
 
 def _write(
-    file: IO[bytes], name: str, rows: npt.NDArray[Any], row: npt.NDArray[Any], beside: Path
+    file: IO[bytes], name: str, rows: npt.NDArray[Any], row: npt.NDArray[Any], folder: Path
 ) -> None:
     if rows.ndim != 2 or rows.shape[1:] != row.shape or rows.dtype != row.dtype:
         d = row.size if row.ndim == 1 else "d"
         raise StoreError(
             f"{name}: is {rows.dtype} {rows.shape}, expected rows {row.dtype} (vectors, {d})"
         )
-    with disk_errors(beside):
+    with disk_errors(folder):
         file.write(rows.reshape(-1).view(np.uint8).data)
         file.flush()

@@ -1,7 +1,7 @@
 """Checking every object of a store: presence, size, checksum, finiteness, and what they say."""
 
+import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,12 +39,12 @@ class Verification(NamedTuple):
     absent: list[str]
 
 
-def verify_store(path: str | Path, on_event: OnEvent = ignore) -> Verification:
-    """Read every object of a store.
+def verify_store(path: str | os.PathLike[str], on_event: OnEvent = ignore) -> Verification:
+    """Read every object of a store, at a URL each from the server.
 
     Raises StoreError where the folder is no store or its metadata cannot be read.
     """
-    return verify_bucket(find_bucket(path), on_event)
+    return verify_bucket(find_bucket(path, cached=False), on_event)
 
 
 def verify_bucket(bucket: Bucket, on_event: OnEvent = ignore) -> Verification:

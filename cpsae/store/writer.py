@@ -34,11 +34,6 @@ class StoreWriter:
         self.own_chunks = self.chunks[rank::n_workers]
         self._alone = n_workers == 1
 
-    @property
-    def path(self) -> Path:
-        """The store's folder, where it is in one."""
-        return Path(self.bucket.name)
-
     @classmethod
     def create(cls, place: Path | Bucket, manifest: Manifest) -> "StoreWriter":
         """Write the documents of an empty store. Resumable: writing them again changes nothing.

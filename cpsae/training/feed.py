@@ -191,8 +191,8 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         return FeedPosition(position.epoch + last, 0 if last else position.window + 1, 0)
 
     def _open(self, position: FeedPosition) -> _Window:
-        first = position.window * self.window_chunks
-        chunks = self.chunk_order(position.epoch)[first : first + self.window_chunks]
+        chunks = self._chunks(position)
+        self.part.prefetch([*chunks, *self._chunks(self._after(position))])
         rows, on_device = [], None
         if self.resident is None:
             rows = [self.part.rows(chunk) for chunk in chunks]
@@ -204,6 +204,10 @@ class ActivationFeed(IterableDataset[torch.Tensor]):
         order = shuffle.permutation(np.flatnonzero(kept))
         bits = NUMPY_BITS[self.dtype.itemsize]
         return _Window([mapped.view(bits) for mapped in rows], on_device, starts, order)
+
+    def _chunks(self, position: FeedPosition) -> list[Chunk]:
+        first = position.window * self.window_chunks
+        return self.chunk_order(position.epoch)[first : first + self.window_chunks]
 
     def chunk_order(self, epoch: int) -> list[Chunk]:
         """All chunks, in the order that an epoch goes through them."""

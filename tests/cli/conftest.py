@@ -48,7 +48,7 @@ def finished(gemma: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory
     chosen = ExtractSettings.model_validate(
         {**values, "vectors": 3000, "store": str(store), "device": "cpu"}
     )
-    return extract(chosen).path
+    return Path(extract(chosen).path)
 
 
 @pytest.fixture

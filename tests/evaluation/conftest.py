@@ -84,7 +84,7 @@ def trained(
             }
             values |= {"layer": 1, "tokens": TOKENS, "vectors": 3000, "device": "cpu"}
             values |= {"store_dtype": "float32", **changes}
-            store = extract(ExtractSettings.model_validate(values)).path
+            store = Path(extract(ExtractSettings.model_validate(values)).path)
             settings: dict[str, Any] = {
                 "steps": 30,
                 "batch_size": 64,

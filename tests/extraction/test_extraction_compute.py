@@ -22,7 +22,7 @@ def pipeline(settings, gemma) -> ChunkPipeline:
     """Over a store that is finished already, so that writing again changes nothing."""
     store = open_store(extract(settings(layer=0, vectors=2500)).path)
     model = TruncatedModel.load(find_source(str(gemma)), 0, torch.float32, torch.device("cpu"))
-    return ChunkPipeline(model, store, {SITE: StoreWriter(store.path, store.manifest)})
+    return ChunkPipeline(model, store, {SITE: StoreWriter(store.bucket, store.manifest)})
 
 
 def test_chunks_are_reported_once_each_in_order(pipeline) -> None:

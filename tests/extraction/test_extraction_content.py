@@ -33,7 +33,7 @@ def begin(request, settings, model):
 
     def make(**changes):
         chosen = settings(**{**SMALL, "model": str(model), **changes})
-        path = extract(chosen).path
+        path = Path(extract(chosen).path)
         if not request.param:
             chunk = next((path / "activations").glob("c/*/0"))
             chunk.unlink()
@@ -208,7 +208,7 @@ def test_what_the_record_says(settings, tmp_path) -> None:
         (folder / name).write_text(words(seed))
     (folder / "c.zip").write_bytes(b"PK\x03\x04")
     chosen = settings(**SMALL, dataset=str(folder))
-    path = extract(chosen).path
+    path = Path(extract(chosen).path)
     record = json.loads((path / KEY).read_text())["corpus"]
     [first, *_] = record["files"]
     assert first["name"] == "a.txt" and first["bytes"] == (folder / "a.txt").stat().st_size

@@ -20,7 +20,7 @@ SMALL = {"vectors": 300, "layer": 0}
 def begun(settings):
     """The settings and the store of a small finished extraction."""
     chosen = settings(**SMALL)
-    return chosen, extract(chosen).path
+    return chosen, Path(extract(chosen).path)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_paths_do_not_count(begun, settings, gemma, corpus, tmp_path) -> None:
     places = {key: str(value) for key, value in moved.items()}
     done = extract(settings(**SMALL, **places, store=str(tmp_path / "elsewhere.zarr")))
     assert done.computed_chunks == 0
-    assert read_manifest(Folder(done.path)).model.id == chosen.model
+    assert read_manifest(Folder(Path(done.path))).model.id == chosen.model
 
 
 def test_a_complete_store_says_so_without_the_model(begun, monkeypatch) -> None:
@@ -208,7 +208,7 @@ def hub(monkeypatch):
 
 def test_a_data_set_on_the_hub_is_pinned_to_its_commit(settings, hub) -> None:
     chosen = settings(**SMALL, dataset="some/corpus")
-    path = extract(chosen).path
+    path = Path(extract(chosen).path)
     manifest = read_manifest(Folder(path))
     assert manifest.dataset.revision == "c" * 40
     assert hub["read"] == [("some/corpus", "c" * 40)]

@@ -34,7 +34,7 @@ def test_a_disk_that_is_too_small(settings, monkeypatch, tmp_path) -> None:
 
 def test_a_resumed_store_needs_room_for_the_rest_alone(settings, monkeypatch) -> None:
     chosen = settings(layer=0)
-    whole = extract(chosen).path
+    whole = Path(extract(chosen).path)
     manifest = open_store(whole).manifest
     asked = []
     monkeypatch.setattr(
@@ -73,7 +73,7 @@ def test_with_the_tokens_settled_the_whole_model_needs_no_room(settings, monkeyp
         lambda what, parameters, *_: asked.append((what, parameters)),
     )
     chosen = settings()
-    path = extract(chosen).path
+    path = Path(extract(chosen).path)
     StoreWriter(path, open_store(path).manifest).discard(["activations/c/0/0"])
     extract(chosen)
     (_, first), (what, again) = asked
@@ -186,7 +186,7 @@ def test_a_disk_that_fills_up_in_the_middle(settings, monkeypatch, syncs) -> Non
 
 def test_a_second_process_is_refused(settings) -> None:
     chosen = settings(layer=0)
-    path = extract(settings(layer=0, store=chosen.store + "2")).path
+    path = Path(extract(settings(layer=0, store=chosen.store + "2")).path)
     with writer_lock(path, "store"):
         (path / "activations/c/0/0").unlink()
         (path / "zarr.json").write_text(

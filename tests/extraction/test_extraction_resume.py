@@ -127,7 +127,7 @@ def test_once_the_tokens_are_whole_no_corpus_is_needed(settings, corpus, tmp_pat
     copy = tmp_path / corpus.name
     shutil.copy(corpus, copy)
     chosen = settings(layer=0, dataset=str(copy))
-    path = extract(chosen).path
+    path = Path(extract(chosen).path)
     expected = chunks_of(path)
     undo(path, ["activations/c/0/0", "activations/c/2/0", "evaluation/activations/c/0/0"])
     copy.unlink()
@@ -139,7 +139,7 @@ def test_before_that_it_is(settings, corpus, tmp_path) -> None:
     copy = tmp_path / corpus.name
     shutil.copy(corpus, copy)
     chosen = settings(layer=0, dataset=str(copy))
-    path = extract(chosen).path
+    path = Path(extract(chosen).path)
     undo(path, [], tokens_complete=False)
     before = content_of(path)
     copy.unlink()
@@ -151,7 +151,7 @@ def test_before_that_it_is(settings, corpus, tmp_path) -> None:
 def test_threads_are_put_back(settings) -> None:
     import torch
 
-    path = extract(settings(layer=0)).path
+    path = Path(extract(settings(layer=0)).path)
     manifest = read_manifest(Folder(path))
     threads = manifest.device.model_copy(update={"threads": torch.get_num_threads() + 1})
     from cpsae.store.metadata import write_manifest
@@ -165,7 +165,7 @@ def test_threads_are_put_back(settings) -> None:
 
 def test_statistics_that_are_absent_are_computed_again(settings) -> None:
     chosen = settings(layer=0)
-    path = extract(chosen).path
+    path = Path(extract(chosen).path)
     expected = chunks_of(path)
     undo(path, ["statistics/norms/c/1", "statistics/summary/c/0/0"])
     assert extract(chosen).computed_chunks == 0
@@ -173,7 +173,7 @@ def test_statistics_that_are_absent_are_computed_again(settings) -> None:
 
 
 def test_auto_is_what_the_store_was_begun_with(settings) -> None:
-    path = extract(settings(dtype="bfloat16", batch_contexts=4, attention="eager")).path
+    path = Path(extract(settings(dtype="bfloat16", batch_contexts=4, attention="eager")).path)
     expected = chunks_of(path)
     undo(path, ["activations/c/0/0"])
     assert extract(settings()).computed_chunks == 1

@@ -76,14 +76,14 @@ def test_text_that_spells_special_tokens_stays_text(settings, tmp_path) -> None:
     spelled = [f"{text} begins with <bos> and <pad> ends <eos> so" for text in texts(100)]
     write_lines(tmp_path / "a.jsonl", [{"text": text} for text in spelled])
     chosen = settings(**SMALL, dataset=str(tmp_path / "a.jsonl"))
-    path = extract(chosen).path
+    path = Path(extract(chosen).path)
     tokens = open_store(path).training.tokens(range(10))
     assert 0 not in stored(path)  # <pad>
     assert (tokens[:, 1:] != 2).all()  # <bos>
     meant = settings(
         **SMALL, dataset=chosen.dataset, special_tokens=True, store=str(tmp_path / "m")
     )
-    assert 0 in stored(extract(meant).path)
+    assert 0 in stored(Path(extract(meant).path))
 
 
 def test_what_has_no_embedding_is_said_before_a_store_is_made(settings, gemma, tmp_path) -> None:

@@ -94,6 +94,12 @@ class MemoryBucket:
         self.listed = 0
         self.busy = False
 
+    def forget(self, key):  # noqa: ARG002
+        return False
+
+    def prefetch(self, keys):
+        pass
+
     def sizes(self, keys):
         self.listed += 1
         return {key: len(self.objects[key][1]) for key in keys if key in self.objects}

@@ -107,13 +107,13 @@ def test_tokens_and_where_a_row_comes_from(finished_stores):
 def test_a_block_of_tokens_is_decompressed_once(finished_stores, monkeypatch):
     part = open_store(finished_stores["float32"]).training
     decompressed = []
-    checked_bytes = store_part.checked_bytes  # type: ignore[attr-defined]
+    checked_tokens = store_part.checked_tokens  # type: ignore[attr-defined]
 
-    def counted(bucket, key):
+    def counted(bucket, key, spec):
         decompressed.append(key)
-        return checked_bytes(bucket, key)
+        return checked_tokens(bucket, key, spec)
 
-    monkeypatch.setattr(store_part, "checked_bytes", counted)
+    monkeypatch.setattr(store_part, "checked_tokens", counted)
     parts = [part.tokens(range(first, first + 3)) for first in range(0, 18, 3)]
     assert decompressed == ["tokens/c/0/0"]
     np.testing.assert_array_equal(

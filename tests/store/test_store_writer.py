@@ -183,7 +183,7 @@ def test_tokens_of_another_shape_are_a_mistake_of_the_caller(tmp_path):
     tokens = building.tokens_of(begun.manifest)
     with pytest.raises(ValueError, match="expected"):
         begun.write_tokens({**tokens, "training": tokens["training"][:-1]})
-    assert not read_manifest(Folder(begun.path)).tokens_complete
+    assert not read_manifest(Folder(Path(begun.bucket.name))).tokens_complete
 
 
 FILL = """
