@@ -3,6 +3,7 @@ was made with."""
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -121,7 +122,8 @@ class _Remains:
     def of(cls, bucket: Bucket, chunk: Chunk) -> "_Remains":
         checksum = None
         if bucket.sizes([chunk.key]).get(chunk.key) == chunk.file_bytes:
-            checksum = bucket.read(chunk.key)[-CRC_BYTES:].tobytes()
+            with suppress(OSError):  # a disk that fails, or a bucket that hands out nothing wrong
+                checksum = bucket.read(chunk.key)[-CRC_BYTES:].tobytes()
         return cls(checksum, _whole(bucket, chunk.norms_key))
 
     def against(self, bucket: Bucket, chunk: Chunk) -> Recomputed:

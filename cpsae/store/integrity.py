@@ -14,8 +14,6 @@ from cpsae.store.layout import CRC_BYTES, NUMPY_DTYPES, ArraySpec, Chunk, Manife
 from cpsae.store.metadata import decode_tokens, read_manifest
 
 _SHOWN = 5
-_READINGS = 4
-"""Of an object over a network, until it is right."""
 
 
 def map_rows(bucket: Bucket, chunk: Chunk) -> npt.NDArray[Any]:
@@ -26,25 +24,20 @@ def map_rows(bucket: Bucket, chunk: Chunk) -> npt.NDArray[Any]:
 
 
 def checked_bytes(bucket: Bucket, key: str) -> npt.NDArray[np.uint8]:
-    """The bytes of an object, the last four being the right checksum of the others. Where they come
-    over a network, they are asked for again before they are called wrong.
+    """The bytes of an object, the last four being the right checksum of the others.
 
     Raises DamagedStoreError, naming the object by its key, where it is not so.
     """
-    for _ in range(_READINGS - 1):
-        raw = _bytes(bucket, key)
-        if _is_right(raw) or not bucket.forget(key):
-            break
-    else:
-        raw = _bytes(bucket, key)
+    raw = whole_bytes(bucket, key)
     if not len(raw):
         raise damaged(bucket, {"empty": [key]})
-    if not _is_right(raw):
+    if not is_right(raw):
         raise damaged(bucket, {"corrupt (its checksum does not match its content)": [key]})
     return raw
 
 
-def _bytes(bucket: Bucket, key: str) -> npt.NDArray[np.uint8]:
+def whole_bytes(bucket: Bucket, key: str) -> npt.NDArray[np.uint8]:
+    """The bytes of an object, as they are. Raises DamagedStoreError where there are none."""
     try:
         return bucket.read(key)
     except FileNotFoundError:
@@ -53,7 +46,8 @@ def _bytes(bucket: Bucket, key: str) -> npt.NDArray[np.uint8]:
         raise damaged(bucket, {f"unreadable ({error.strerror})": [key]}) from None
 
 
-def _is_right(raw: npt.NDArray[np.uint8]) -> bool:
+def is_right(raw: npt.NDArray[np.uint8]) -> bool:
+    """Whether the last four bytes are the checksum of the others, of which there are some."""
     if len(raw) <= CRC_BYTES:
         return False
     checksum = int.from_bytes(raw[-CRC_BYTES:].tobytes(), "little")

@@ -19,6 +19,7 @@ FORMAT_VERSION = 2
 CRC_BYTES = 4
 LARGEST_CHUNK_BYTES = 64 * 2**20
 MOST_CONTEXTS_A_CHUNK = 64
+_WITH_CHUNKS = {"activations", "statistics/norms", "statistics/summary", "tokens"}
 MOST_CHUNKS = 2**21
 """That a store may have, of activations and tokens together: readers list them all in memory."""
 TOKEN_CONTEXTS_A_CHUNK = 4096
@@ -125,6 +126,11 @@ class Manifest(Record):
     def n_chunks(self) -> int:
         """Chunks of activations and of tokens, counted without a list of them."""
         return sum(part.n_chunks + part.n_token_chunks for part in self.parts())
+
+
+def has_checksum(key: str) -> bool:
+    """Whether the object of this key ends with the CRC-32C of what is before it: chunks do."""
+    return key.removeprefix("evaluation/").partition("/c/")[0] in _WITH_CHUNKS
 
 
 @dataclass(frozen=True)

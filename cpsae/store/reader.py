@@ -12,7 +12,7 @@ from cpsae.store.bucket import Bucket
 from cpsae.store.described import described_store
 from cpsae.store.folders import find_bucket
 from cpsae.store.growing import GrowingBucket, wait_for_tokens
-from cpsae.store.integrity import damaged
+from cpsae.store.integrity import damaged, whole_bytes
 from cpsae.store.layout import CRC_BYTES, Chunk, Manifest
 from cpsae.store.listing import Listing, in_words, missing_tokens
 from cpsae.store.metadata import document_problems, read_manifest, rows_are_contradicted
@@ -55,7 +55,7 @@ class Store:
         digest = hashlib.sha256(json.dumps(self.manifest.identity, sort_keys=True).encode())
         if self.manifest.origin == "arrays":
             for chunk in self.chunks:
-                digest.update(self.bucket.read(chunk.key)[-CRC_BYTES:].tobytes())
+                digest.update(whole_bytes(self.bucket, chunk.key)[-CRC_BYTES:].tobytes())
         return digest.hexdigest()
 
     def only(self, keys: Sequence[str]) -> "Store":

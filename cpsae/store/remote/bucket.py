@@ -4,6 +4,7 @@ An object is put in one request, whole or not at all. The root's document, of wh
 for the whole store, is replaced only where it is still what was read or written here last.
 """
 
+import errno
 import json
 import secrets
 import threading
@@ -22,7 +23,7 @@ from cpsae.store.metadata import ROOT
 from cpsae.store.remote.answers import CONFLICTS
 from cpsae.store.remote.cache import DiskCache, name_of
 from cpsae.store.remote.lease import Lease, is_shown, shown
-from cpsae.store.remote.objects import Objects, Version, condition_of
+from cpsae.store.remote.objects import Objects, Version, WrongBytes, condition_of
 from cpsae.store.remote.settings import RemoteSettings
 from cpsae.urls import WEB, StoreUrl
 
@@ -71,8 +72,8 @@ class RemoteBucket:
         return found | (self._objects.sizes(lacking) if len(lacking) <= _ASKED_AGAIN else {})
 
     def read(self, key: str) -> npt.NDArray[np.uint8]:
-        """Mapped from the cache, where it has one; what came short is asked for again. Of JSON,
-        which has no checksum, always the server's own."""
+        """Mapped from the cache, where it has one; what came short or changed, as its own checksum
+        tells, is asked for again. Of JSON, which has none, always the server's own."""
         if key.endswith(".json"):
             return self._document(key)
         for _ in range(_READINGS - 1):
@@ -80,6 +81,9 @@ class RemoteBucket:
                 return self._object(key)
         try:
             return self._object(key)
+        except WrongBytes:
+            wrong = "its checksum does not match its content"
+            raise OSError(errno.EBADMSG, wrong, f"{self.name}/{key}") from None
         except EOFError as error:
             raise RemoteError(
                 f"{self.name}/{key}: comes cut short again and again ({error}); check the network "

@@ -5,11 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import obstore
 
 from cpsae.durable import FELLOWS_NAME, LOCK_NAME
+from cpsae.store.integrity import is_right
+from cpsae.store.layout import CRC_BYTES, has_checksum
 from cpsae.store.remote.answers import explained
 from cpsae.store.remote.cache import Fill
 from cpsae.store.remote.connection import connect
@@ -25,6 +28,32 @@ class Version(NamedTuple):
 
     tag: str
     size: int
+
+
+class WrongBytes(EOFError):
+    """What came is not what its own checksum is of: the network, or the server, changed it."""
+
+
+class _Watch:
+    """Whether the last four of `size` bytes that pass are the CRC-32C of those before them."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size - CRC_BYTES
+        self._checksum = 0
+        self._tail = b""
+
+    def see(self, block: memoryview) -> None:
+        """The next bytes."""
+        body = np.frombuffer(block, np.uint8)[: max(self._left, 0)]
+        body.flags.writeable = False  # the checksum's C code takes read-only buffers alone
+        if len(body):
+            self._checksum = google_crc32c.extend(self._checksum, body)
+        self._left -= len(body)
+        self._tail += bytes(block[len(body) :])
+
+    def is_right(self) -> bool:
+        """Of all of them."""
+        return self._tail == self._checksum.to_bytes(CRC_BYTES, "little")
 
 
 class Objects:
@@ -79,25 +108,34 @@ class Objects:
             return result.meta, bytes(result.bytes())
 
     def whole(self, key: str) -> npt.NDArray[np.uint8]:
-        """A whole object, in memory, read-only. Raises EOFError where it comes short."""
+        """A whole object, in memory, read-only. Raises EOFError where it comes short, WrongBytes
+        where it has a checksum that is not right."""
         with explained(self.name, key):
             result = obstore.get(self._large, key)
             size, raw = result.meta["size"], np.frombuffer(memoryview(result.bytes()), np.uint8)
         if len(raw) != size:
             raise EOFError(f"{len(raw)} of {size} bytes")
         raw.flags.writeable = False
+        if has_checksum(key) and not is_right(raw):
+            raise WrongBytes
         return raw
 
     def download(self, key: str, version: Version) -> Fill:
-        """What brings that version, block by block. Raises EOFError where it is another by now."""
+        """What brings that version, block by block. Raises EOFError where it is another by now or
+        comes short, WrongBytes as `whole` does."""
 
         def fill(put: Callable[[memoryview], None]) -> None:
             with explained(self.name, key):
                 result = obstore.get(self._large, key)
                 if _version(result.meta) != version:
                     raise EOFError("it changed meanwhile")
+                watch = _Watch(version.size)
                 for block in result.stream(min_chunk_size=_BLOCK_BYTES):
-                    put(memoryview(block))
+                    view = memoryview(block)
+                    watch.see(view)
+                    put(view)
+                if has_checksum(key) and not watch.is_right():
+                    raise WrongBytes
 
         return fill
 
