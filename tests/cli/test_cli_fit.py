@@ -279,9 +279,9 @@ def test_a_runs_config_repeats_it_store_and_preset_included(fit, command, tmp_pa
         (["--set", "kind=relu", "--set", "k=3"], 2, r"--set: k is a setting of the kinds batchtop"),
         (["--out", "s3://bucket/run"], 1, r"run folder s3://bucket/run: expected a local folder"),
         (
-            ["--store", "s3://bucket/a.zarr"],
+            ["--store", "ftp://bucket/a.zarr"],
             1,
-            r"store s3://bucket/a.zarr: expected a local folder",
+            r"store ftp://bucket/a.zarr: expected a local folder",
         ),
     ],
 )

@@ -42,7 +42,7 @@ def test_a_table_and_json(command, place) -> None:
         (["empty", "--store", "s"], 1, "empty: expected a .npy or .safetensors file"),
         (["a.npy"], 2, "Missing option '--store'"),
         (["a.npy", "--store", "s", "--hook", "x"], 2, "--hook x: expected one of resid_pre"),
-        (["a.npy", "--store", "s3://b/s"], 1, "s3://b/s"),
+        (["a.npy", "--store", "ftp://b/s"], 1, "ftp://b/s"),
         (["a.npy", "--store", "a.npy"], 1, "a.npy"),
     ],
 )

@@ -281,7 +281,7 @@ def test_a_store_is_no_folder_of_stores_nor_the_other_way_round(sites, tmp_path)
     with pytest.raises(StoreError, match="is no folder of stores"):
         extract(sites("gpt2", store=str(tmp_path / "thesis")))
     with pytest.raises(SettingsError, match="expected a local folder"):
-        extract(sites("gpt2", store="s3://bucket/acts"))
+        extract(sites("gpt2", store="ftp://host/acts"))
 
 
 @pytest.mark.parametrize(

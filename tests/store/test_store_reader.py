@@ -139,7 +139,7 @@ def test_a_batch_of_no_rows_is_refused(finished_stores):
 def test_identity_is_of_the_recipe_and_not_of_place_or_progress(store, finished_stores, tmp_path):
     assert open_store(store).identity == open_store(finished_stores["float32"]).identity
     begun = building.begin(tmp_path / "begun.zarr", building.manifest())
-    assert open_store(begun.path, allow_partial=True).identity == open_store(store).identity
+    assert open_store(begun.bucket.path, allow_partial=True).identity == open_store(store).identity
     other = building.build(tmp_path / "other.zarr", identity={"layer": 19, "seed": 1})
     assert open_store(other).identity != open_store(store).identity
 
@@ -315,8 +315,8 @@ def test_an_unfinished_store_needs_allow_partial(tmp_path):
     for chunk in writer.chunks[1:4]:
         writer.write(chunk, building.rows_of(chunk))
     with pytest.raises(StoreError, match=r"unfinished \(3 of 7 chunks\).*--allow-partial"):
-        open_store(writer.path)
-    partial = open_store(writer.path, allow_partial=True)
+        open_store(writer.bucket.path)
+    partial = open_store(writer.bucket.path, allow_partial=True)
     assert [chunk.key for chunk in partial.chunks] == [
         "evaluation/activations/c/1/0",
         "activations/c/0/0",

@@ -143,11 +143,11 @@ def test_a_document_that_says_something_else(store, field, value):
 def test_what_an_unfinished_store_lacks_is_absent_and_no_problem(tmp_path):
     writer = building.begin(tmp_path / "acts.zarr", building.manifest())
     writer.write(writer.chunks[0], building.rows_of(writer.chunks[0]))
-    verification = verify_store(writer.path)
+    verification = verify_store(writer.bucket.path)
     assert not verification.complete
     assert verification.problems == []
     assert verification.absent == [chunk.key for chunk in writer.chunks[1:]]
-    assert verification.files == len(building.files_of(writer.path))
+    assert verification.files == len(building.files_of(writer.bucket.path))
 
 
 def test_no_store(tmp_path):

@@ -44,12 +44,12 @@ def test_the_number_of_vectors_is_exact(finished_stores):
 def test_a_chunk_of_zeros_is_written(writer):
     chunk = writer.chunks[0]
     writer.write(chunk, np.zeros((chunk.n_rows, building.D), np.float32))
-    assert (writer.path / chunk.key).stat().st_size == chunk.file_bytes
+    assert (writer.bucket.path / chunk.key).stat().st_size == chunk.file_bytes
 
 
 def test_workers_share_the_chunks_and_their_number_leaves_no_trace(tmp_path, finished_stores):
     begun = building.begin(tmp_path / "acts.zarr", building.manifest())
-    workers = [StoreWriter(begun.path, begun.manifest, rank, 3) for rank in (2, 0, 1)]
+    workers = [StoreWriter(begun.bucket.path, begun.manifest, rank, 3) for rank in (2, 0, 1)]
     for worker in workers:
         for chunk in worker.missing():
             worker.write(chunk, building.rows_of(chunk))
@@ -57,7 +57,7 @@ def test_workers_share_the_chunks_and_their_number_leaves_no_trace(tmp_path, fin
         chunk.key for chunk in begun.chunks
     )
     begun.finish()
-    assert building.files_of(begun.path) == building.files_of(finished_stores["float32"])
+    assert building.files_of(begun.bucket.path) == building.files_of(finished_stores["float32"])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -65,7 +65,7 @@ def test_what_is_not_finite_is_refused_with_chunk_layer_and_context(writer, valu
     chunk = writer.chunks[3]  # the second of the training part, after two held-out ones
     rows = building.rows_of(chunk)
     rows[9, 2] = value
-    before = building.files_of(writer.path)
+    before = building.files_of(writer.bucket.path)
     with pytest.raises(NonFiniteError) as caught:
         writer.write(chunk, rows)
     text = str(caught.value)
@@ -74,7 +74,7 @@ def test_what_is_not_finite_is_refused_with_chunk_layer_and_context(writer, valu
     assert "row 9" in text
     assert "context 6" in text  # (16 + 9) // 4
     assert "\n" not in text
-    assert building.files_of(writer.path) == before
+    assert building.files_of(writer.bucket.path) == before
 
 
 @pytest.mark.parametrize("shape", [(15, 8), (16, 7), (16,)])
@@ -88,7 +88,7 @@ def test_rows_of_another_shape_or_dtype_are_a_mistake_of_the_caller(writer, shap
 def test_an_unfilled_store_cannot_be_finished(writer):
     with pytest.raises(StoreError, match="7 chunks are missing"):
         writer.finish()
-    assert not read_manifest(Folder(writer.path)).complete
+    assert not read_manifest(Folder(writer.bucket.path)).complete
 
 
 def test_a_full_disk_keeps_what_is_committed_and_the_rest_continues(writer, monkeypatch):
@@ -106,11 +106,11 @@ def test_a_full_disk_keeps_what_is_committed_and_the_rest_continues(writer, monk
         writer.write(second, building.rows_of(second))
     assert second in writer.missing()
     assert first not in writer.missing()
-    assert not list(writer.path.rglob("*.tmp"))
+    assert not list(writer.bucket.path.rglob("*.tmp"))
     for chunk in writer.missing():
         writer.write(chunk, building.rows_of(chunk))
     writer.finish()
-    assert not verify_store(writer.path).problems
+    assert not verify_store(writer.bucket.path).problems
 
 
 def temporary_of(path):
@@ -126,11 +126,11 @@ def leftovers_in(path):
 
 
 def test_the_only_worker_removes_leftovers_of_killed_ones(writer):
-    leftovers = leftovers_in(writer.path)
-    (writer.path / "notes.tmp").write_text("of the user")
+    leftovers = leftovers_in(writer.bucket.path)
+    (writer.bucket.path / "notes.tmp").write_text("of the user")
     writer.tidy()
     assert not any(path.exists() for path in leftovers)
-    assert (writer.path / "notes.tmp").exists()
+    assert (writer.bucket.path / "notes.tmp").exists()
 
 
 def test_one_of_several_workers_leaves_what_another_may_be_writing(store):
@@ -208,7 +208,13 @@ def test_kill_9_leaves_whole_chunks_and_completion_gives_equal_bytes(tmp_path):
     sizes = {"vectors": 16 * 25, "evaluation_vectors": 16 * 5}
     straight = building.build(tmp_path / "straight.zarr", **sizes)
     killed = building.begin(tmp_path / "killed.zarr", building.manifest(**sizes))
-    command = [sys.executable, "-c", FILL, str(killed.path), str(Path(building.__file__).parent)]
+    command = [
+        sys.executable,
+        "-c",
+        FILL,
+        str(killed.bucket.path),
+        str(Path(building.__file__).parent),
+    ]
     expected = building.files_of(straight)
     for delay in (0.0, 0.03, 0.06):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -217,9 +223,9 @@ def test_kill_9_leaves_whole_chunks_and_completion_gives_equal_bytes(tmp_path):
         time.sleep(delay)
         process.kill()
         process.wait()
-        for name, content in building.files_of(killed.path).items():
+        for name, content in building.files_of(killed.bucket.path).items():
             if not name.endswith(".tmp") and name != "zarr.json":
                 assert content == expected[name]
     subprocess.run(command, check=True, capture_output=True)
-    assert building.files_of(killed.path) == expected
-    assert open_store(killed.path).training.vectors == 400
+    assert building.files_of(killed.bucket.path) == expected
+    assert open_store(killed.bucket.path).training.vectors == 400
