@@ -15,6 +15,9 @@ from cpsae.errors import SourceError, first_line
 from cpsae.interop.rows import Array, FoundRows, as_rows
 from cpsae.tensors import TORCH_DTYPES, array_of, dtype_name
 
+UNREADABLE = (OSError, ValueError, TypeError, EOFError, SyntaxError, TokenError, MemoryError)
+"""What numpy raises for damaged files of its own: their headers are literals of Python."""
+
 
 def read_npy(files: Sequence[Path], tensor: str | None) -> FoundRows:
     """Raises SourceError where a file is damaged, or holds objects."""
@@ -24,7 +27,7 @@ def read_npy(files: Sequence[Path], tensor: str | None) -> FoundRows:
     for path in files:
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, TokenError) as error:  # its header is a Python literal
+        except UNREADABLE as error:
             raise SourceError(f"{path}: cannot be read ({first_line(error)})") from None
         if array.dtype == np.dtype("V2"):  # numpy has no name for what ml_dtypes calls bfloat16
             notes = [f"{path}: values of two nameless bytes are taken for bfloat16"]

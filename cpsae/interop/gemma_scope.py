@@ -5,6 +5,7 @@ Both are JumpReLU and take raw rows. What they are of, the names of their folder
 
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import torch
 from torch import Tensor
 
 from cpsae.errors import SourceError, first_line
+from cpsae.interop.array_files import UNREADABLE
 from cpsae.interop.folded import Folded
 from cpsae.interop.origin import Origin, place_of
 from cpsae.interop.published import Published, checked, matrix_shape, read_cfg, read_tensors
 from cpsae.sae.normalization import Normalizer
 
 FILES = (("params.npz",), ("params.safetensors",))
+_NO_ARCHIVE = (zipfile.BadZipFile, zlib.error, RuntimeError, KeyError)
+"""What else is raised for damaged archives; RuntimeError for encrypted ones."""
 _NAMES = {"w_enc": "W_enc", "w_dec": "W_dec"}
 """Of the second release."""
 _POINTS = {
@@ -72,7 +76,7 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as content:
             return {name: torch.from_numpy(content[name]) for name in content.files}
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (*UNREADABLE, *_NO_ARCHIVE) as error:
         raise SourceError(f"{path}: cannot be read ({first_line(error)}); fetch it again") from None
 
 
