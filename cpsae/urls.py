@@ -93,7 +93,7 @@ def store_place(path: str | os.PathLike[str], what: str, error: type[CpsaeError]
         )
     if scheme in BUCKETS and ":" in host:
         raise error(f"{what} {scheme}://***: expected {_FORMS}")
-    parts = prefix.strip("/").split("/")
+    parts = prefix.rstrip("/").split("/")
     odd = any(part in ("", ".", "..") for part in parts) and parts != [""]
     if odd or not host or any(c.isspace() or not c.isprintable() for c in rest):
         raise error(f"{shown}: expected {_FORMS}, without spaces, `//` or `..`")

@@ -160,7 +160,8 @@ class RemoteBucket:
         return self._objects.folders() if self._writable else []
 
     def is_occupied(self) -> bool:
-        """A lock alone is nothing."""
+        """A lock alone is nothing. Who asks is about to write."""
+        self._refuse_web()
         return any(True for _ in self._objects.own())
 
     def total_bytes(self) -> int:
