@@ -1,6 +1,7 @@
 """JSON files that programs write and people may edit: read as objects, written whole."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,21 @@ def read_object(path: Path, error: type[CpsaeError], advice: str) -> dict[str, A
 def parse_object(content: bytes) -> dict[str, Any]:
     """Raises ValueError, whose text says how, where `content` is no JSON object."""
     try:
-        value = json.loads(content)
+        value = json.loads(content, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is not readable JSON ({error})") from None
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, found {type(value).__name__}")
     return value
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
 
 
 def object_at(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:

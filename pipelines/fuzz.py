@@ -119,7 +119,8 @@ def _child(name: str, numbers: range, seed: int, samples: Path, place: Path, log
 def _outcome(name: str, file: Path, chance: random.Random, samples: Path, place: Path) -> str:
     work = place / "work"
     shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(samples, work, copy_function=os.link)
+    for folder in TARGETS[name].needed:
+        shutil.copytree(samples / folder, work / folder, copy_function=os.link)
     changed = work / file
     content = mutated(changed.read_bytes(), file.name, chance)
     changed.unlink()  # a link to the sample

@@ -27,7 +27,14 @@ class Target:
     files: str
     """A pattern in the folder of samples."""
     read: Callable[[Path], object]
-    """folder: a copy of the samples, with the change."""
+    """folder: a copy of the samples that are needed, with the change."""
+    beside: tuple[str, ...] = ()
+    """Samples that are needed too."""
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Folders of the samples."""
+        return (self.files.partition("/")[0], *self.beside)
 
 
 def _store(folder: Path) -> None:
@@ -94,8 +101,8 @@ def _settings(folder: Path) -> None:
 TARGETS = {
     "store documents": Target("acts.zarr/**/*.json", _store),
     "store objects": Target("acts.zarr/**/c/**/*", _store),
-    "run": Target("run/*.*", _run),
-    "checkpoint": Target("run/checkpoints/step-000002/*", _resumed),
+    "run": Target("run/*.*", _run, ("acts.zarr", "model")),
+    "checkpoint": Target("run/checkpoints/step-000002/*", _resumed, ("acts.zarr",)),
     "corpus": Target("corpus/*", _corpus),
     "model": Target("model/*", _model),
     "gguf": Target("gguf/*", _gguf),

@@ -5,7 +5,7 @@ import pytest
 from cpsae.errors import RunError, StoreError
 from cpsae.json_files import parse_object, read_object, write_object
 
-CONTENTS = [None, b"", b"{", b"[]", b'"text"', b"\xff\xfe", b"[" * 100_000]
+CONTENTS = [None, b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"a": NaN}', b'{"a": -1e999}']
 
 
 def test_equal_contents_give_equal_bytes_and_no_nan(tmp_path):
@@ -17,9 +17,7 @@ def test_equal_contents_give_equal_bytes_and_no_nan(tmp_path):
     assert not (tmp_path / "b.json").exists()
 
 
-@pytest.mark.parametrize(
-    "content", [None, b"", b"{", b"[]", b'"text"', b"\xff\xfe", b"[" * 100_000]
-)
+@pytest.mark.parametrize("content", CONTENTS)
 @pytest.mark.parametrize("error", [RunError, StoreError])
 def test_what_is_no_object_is_one_line_of_the_callers_kind(tmp_path, content, error):
     path = tmp_path / "config.json"

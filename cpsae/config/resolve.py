@@ -115,7 +115,7 @@ def parse_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:
             raise SettingsError(f"--set {assignment}: expected KEY=VALUE, like --set l1=0.04")
         try:
             values[key.strip()] = json.loads(text)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             values[key.strip()] = text.strip()
     return values
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from cpsae.durable import TEMPORARY_SUFFIX, disk_errors, fsync_folder, make_folders, write_atomic
 from cpsae.errors import RunError
+from cpsae.json_files import parse_object
 from cpsae.tensor_files import (
     CHECKSUM,
     Streamed,
@@ -110,7 +111,7 @@ def step_of(folder: Path) -> int:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Raises RunError where a file of it is missing or broken."""
     try:
-        state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        state = parse_object((path / _STATE).read_bytes())
         tensors_file = path / _TENSORS
         if CHECKSUM in state and state[CHECKSUM] != checksum_of(state, crc32c_of(tensors_file)):
             raise ValueError("its checksum does not match its content")
