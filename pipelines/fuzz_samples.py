@@ -54,6 +54,10 @@ def make_samples(folder: Path) -> None:
     (folder / "settings").mkdir()
     values = {"kind": "topk", "k": 8, "lr": "1e-3", "steps": 100, "optimizer": "adam"}
     (folder / "settings" / "values.json").write_text(json.dumps(values))
+    (folder / "recipe").mkdir()
+    recipe = 'kind = "competitive"\nlr = 1e-3\n[temperature]\nbase = 0.2\n'
+    (folder / "recipe" / "fit.toml").write_text(recipe)
+    shutil.copy(folder / "run" / "config.json", folder / "recipe" / "config.json")
 
 
 def small_fit() -> FitSettings:

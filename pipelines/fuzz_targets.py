@@ -9,6 +9,7 @@ import torch
 from fuzz_samples import small_fit
 
 import cpsae
+from cpsae.config.resolve import read_recipe, read_run_config
 from cpsae.corpus import Corpus, open_corpus
 from cpsae.errors import SettingsError
 from cpsae.json_files import read_object
@@ -98,6 +99,13 @@ def _settings(folder: Path) -> None:
     resolve_fit({"--set": values})
 
 
+def _recipe(folder: Path) -> None:
+    for name in ("fit.toml", "config.json"):
+        path = folder / "recipe" / name
+        read_run_config(path)
+        resolve_fit({f"recipe {path}": read_recipe(path)})
+
+
 TARGETS = {
     "store documents": Target("acts.zarr/**/*.json", _store),
     "store objects": Target("acts.zarr/**/c/**/*", _store),
@@ -114,4 +122,5 @@ TARGETS = {
     "safetensors": Target("safetensors/*", _converted("safetensors")),
     "gemma-scope": Target("gemma-scope/*", _converted("gemma-scope")),
     "settings": Target("settings/*", _settings),
+    "recipe": Target("recipe/*", _recipe),
 }

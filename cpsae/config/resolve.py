@@ -115,7 +115,7 @@ def parse_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:
             raise SettingsError(f"--set {assignment}: expected KEY=VALUE, like --set l1=0.04")
         try:
             values[key.strip()] = json.loads(text)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # of numbers of thousands of digits too
             values[key.strip()] = text.strip()
     return values
 
@@ -132,7 +132,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise SettingsError(
             f"{RECIPE} {path}: cannot be read ({error}); check the path", from_file=True
         ) from None
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(
             f"{RECIPE} {path}: is not well-formed ({error}); correct it", from_file=True
         ) from None
@@ -160,7 +160,7 @@ def read_run_config(path: Path) -> dict[str, Any] | None:
     """
     try:
         content = json.loads(_text_of(path)) if path.suffix == ".json" else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None  # `read_recipe` says what is wrong with it
     if not (isinstance(content, dict) and {"settings", "store", "preset"} <= content.keys()):
         return None
