@@ -5,7 +5,7 @@ the activations at a hook, (T, D), and the ids of the tokens.
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from cpsae.errors import SourceError, first_line
 from cpsae.interop.rows import Array, FoundRows, as_rows
@@ -23,10 +23,8 @@ def read_cached(folder: Path, column: str | None) -> FoundRows:
     state = read_object(folder / STATE, SourceError, "copy the folder whole")
     if state.get("_indices_data_files"):
         raise SourceError(f"{folder}: holds a selection of rows; load it and save it again")
-    entries = state.get("_data_files")
-    names = [e.get("filename") for e in entries if isinstance(e, dict)] if entries else []
-    files = [folder / str(name) for name in names]
-    missing = [file.name for file in files if file.parent != folder or not file.is_file()]
+    files, there = _named(folder, state), {entry.name for entry in folder.iterdir()}
+    missing = [file.name for file in files if file.parent != folder or file.name not in there]
     if missing or not files:
         raise SourceError(f"{folder}: lacks {', '.join(missing) or 'data'}; copy it whole")
     name, arrays = column, []
@@ -48,6 +46,17 @@ def read_cached(folder: Path, column: str | None) -> FoundRows:
         model=_runner(folder).get("model_name"),
         notes=tuple(notes) if tokens else (),
     )
+
+
+def _named(folder: Path, state: Mapping[str, Any]) -> list[Path]:
+    """The files of rows that a data set says it has."""
+    entries = state.get("_data_files")
+    named = [e.get("filename") for e in entries] if _are_objects(entries) else []
+    return [folder / str(name) for name in named]
+
+
+def _are_objects(value: Any) -> TypeGuard[list[Mapping[str, Any]]]:
+    return isinstance(value, list) and all(isinstance(each, Mapping) for each in value)
 
 
 def _table(file: Path) -> Any:
