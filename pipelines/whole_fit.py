@@ -2,20 +2,24 @@
 
     python pipelines/whole_fit.py --d 576 --n 4608 --batch 2048 --presets topk,paper --rounds 3
     python pipelines/whole_fit.py --d 576 --n 576 --batch 1024 --sweep 8
+    python pipelines/whole_fit.py --d 2304 --n 2304 --batch 2048 --waits
 
 The first: process time of 500 steps of a whole fit (feed, figures, log and a checkpoint, as they
 are by default; by difference of fits of 600 and 100 steps) against 500 bare updates on rows that
 are at hand. The second: a sweep over so many seeds against a fit of each, 100 steps long, whose
-files it compares. Rows are random numbers in bfloat16; all features are enabled.
+files it compares. The third: the share of a fit's time in which its loop waits for a batch, all
+threads at work. Rows are random numbers in bfloat16; all features are enabled.
 """
 
 import argparse
 import json
 import statistics
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import ml_dtypes
 import numpy as np
@@ -31,6 +35,8 @@ from cpsae.training.sweep import members, parse_axes
 
 SHORT, LONG = 100, 600
 SWEPT_STEPS = 100
+WARM = 10
+"""Batches after which waits count."""
 
 
 def main() -> None:
@@ -42,13 +48,16 @@ def main() -> None:
     parser.add_argument("--presets", default="topk,paper")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sweep", type=int, default=0, metavar="RUNS")
+    parser.add_argument("--waits", action="store_true")
     args = parser.parse_args()
     keep_freed_blocks()
     with tempfile.TemporaryDirectory(prefix="whole-fit-") as folder:
         store = _store(Path(folder) / "acts.zarr", args.d)
         for name in args.presets.split(","):
             asked = {"n_latents": args.n, "batch_size": args.batch, "growth": "none"}
-            if args.sweep:
+            if args.waits:
+                found = _waits(store, name, asked, args.rounds)
+            elif args.sweep:
                 found = _sweep_against_fits(store, name, asked, args.sweep, args.rounds)
             else:
                 found = _fit_against_updates(store, name, asked, args.rounds)
@@ -82,6 +91,43 @@ def _fit_against_updates(
         bare = _bare_updates(store, name, asked)
         ratios.append(process_time(bare) / (whole[1] - whole[0]))
     return _spread(ratios)
+
+
+def _waits(store: Path, name: str, asked: dict[str, int | str], rounds: int) -> dict[str, float]:
+    """After the first batches, for which every fit waits."""
+    shares = []
+    for _ in range(rounds):
+        watch = _Watch(cpsae.ActivationFeed.stream)
+        with mock.patch.object(cpsae.ActivationFeed, "stream", watch.method()):
+            _fit_seconds(store, _settings(name, asked, steps=SHORT))
+        shares.append(watch.waited / (watch.ended - watch.began))
+    return _spread(shares)
+
+
+class _Watch:
+    """How long the loop of a fit waited for its batches, in seconds."""
+
+    def __init__(self, whole: Callable[..., Iterator[torch.Tensor]]) -> None:
+        self._whole = whole
+        self.waited = self.began = self.ended = 0.0
+
+    def method(self) -> Callable[..., Iterator[torch.Tensor]]:
+        """The feed's own `stream`, watched."""
+        return lambda feed, **options: self._watched(self._whole(feed, **options))
+
+    def _watched(self, batches: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+        try:
+            for number in range(SHORT):
+                asked = time.perf_counter()
+                batch = next(batches)
+                self.ended = time.perf_counter()
+                if number == WARM:
+                    self.began = self.ended
+                elif number > WARM:
+                    self.waited += self.ended - asked
+                yield batch
+        finally:
+            batches.close()  # type: ignore[attr-defined]
 
 
 def _bare_updates(store: Path, name: str, asked: dict[str, int | str]) -> Callable[[], None]:
