@@ -41,6 +41,7 @@ _NAMES: dict[str, _Values] = {
 """By option. Where several are taken, joined by commas, the last one is completed."""
 _PATHS = {
     "FOLDER": "dir",
+    "FOLDER|URL": "dir",
     "DIR": "dir",
     "RUN": "dir",
     "RUN...": "dir",

@@ -18,8 +18,14 @@ def test_no_findings() -> None:
 
 
 def test_it_finds_what_there_is(monkeypatch) -> None:
+    samples: list[bytes] = []
+
     def read(folder) -> None:
-        number = len((folder / "corpus/plain.txt").read_bytes())
+        content = (folder / "corpus/plain.txt").read_bytes()
+        if not samples:  # what is read first is the sample as it is
+            samples.append(content)
+            return
+        number = len(content)
         if number % 4 == 0:
             raise KeyError("no refusal")
         if number % 4 == 1:
