@@ -171,7 +171,9 @@ def test_a_writer_that_lost_its_lock_stops(at_url, server):
     home = home_at(StoreUrl(at_url.store))
     with home.lock("store"):
         server.put(f"{at_url.store}/.lock", b'{"id": "another", "count": 1, "term": 2}')
-        time.sleep(1.2)  # a renewal is a fifth of 2 seconds
+        deadline = time.monotonic() + 60
+        while home._lease._lost is None and time.monotonic() < deadline:
+            time.sleep(0.05)  # until it is to be renewed
         with pytest.raises(BusyError, match="was taken by another process, so it stops"):
             home.write("activations/c/0/0", b"1")
     assert server.files(at_url.store) == {}
