@@ -41,6 +41,10 @@ PICKLE_ONLY = (
 CHECK_IT = "check that it is whole, and that the installed transformers knows this architecture"
 
 
+_PANIC = "PanicException"
+"""Of libraries in Rust, such as tokenizers: no Exception, and no class that could be imported."""
+
+
 @contextmanager
 def model_errors(name: str, doing: str, advice: str = CHECK_IT) -> Iterator[None]:
     """Silence transformers, and turn whatever it raises into a ModelError about the model `name`,
@@ -55,7 +59,9 @@ def model_errors(name: str, doing: str, advice: str = CHECK_IT) -> Iterator[None
             yield
     except CpsaeError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
+            raise
         raise ModelError(f"model {name}: {_explain(error, doing, advice)}") from error
 
 
@@ -99,7 +105,7 @@ def _no_gguf_bar() -> Iterator[None]:
         gguf_reader.tqdm = bar
 
 
-def _explain(error: Exception, doing: str, advice: str) -> str:
+def _explain(error: BaseException, doing: str, advice: str) -> str:
     """What went wrong and what to do, judged by the whole chain of causes."""
     chain = list(causes(error))
     for kinds, text in _BY_TYPE:

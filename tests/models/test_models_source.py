@@ -16,6 +16,7 @@ from cpsae.device import choose_device, choose_dtype
 from cpsae.errors import ModelError
 from cpsae.models import describe, find_source, load_tokenizer
 from cpsae.models import source as source_module
+from cpsae.models.guard import model_errors
 
 
 def refused(model: str, **options) -> str:
@@ -181,3 +182,17 @@ def test_devices_and_types(monkeypatch) -> None:
     assert choose_dtype("float16", torch.device("cpu")) == torch.float16
     with pytest.raises(ModelError, match="dtype 'int8'"):
         choose_dtype("int8", torch.device("cpu"))
+
+
+class PanicException(BaseException):  # noqa: N818  as pyo3 calls it
+    """What a panic of a library in Rust becomes."""
+
+
+def test_a_panic_is_one_line_and_an_interrupt_stays_one() -> None:
+    said = pytest.raises(
+        ModelError, match="model x: loading its tokenizer failed .PanicException: "
+    )
+    with said, model_errors("x", "loading its tokenizer"):
+        raise PanicException("range end index out of range")
+    with pytest.raises(KeyboardInterrupt), model_errors("x", "loading its tokenizer"):
+        raise KeyboardInterrupt
