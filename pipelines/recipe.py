@@ -13,6 +13,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -190,21 +191,33 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command of cpsae and hand it the signals that come meanwhile, each once: it writes a
     checkpoint first. Ends this program too where one ended the command."""
     print(f"$ cpsae {shlex.join(arguments)}", flush=True)
-    # of a group of its own: a Ctrl-C reaches this program alone, which hands it on
-    child = subprocess.Popen([*CPSAE, *arguments], process_group=0)
+    came: deque[int] = deque()
     heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {
-        number: signal.signal(number, lambda number, _frame: child.send_signal(number))
+        number: signal.signal(number, lambda number, _frame: came.append(number))
         for number in heeded
     }
     try:
-        code = child.wait()
+        # of a group of its own: a Ctrl-C reaches this program alone, which hands it on
+        child = subprocess.Popen([*CPSAE, *arguments], process_group=0)
+        while (code := _ended(child)) is None:
+            while came:
+                child.send_signal(came.popleft())
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     if code < 0 or code - 128 in SIGNALS:
         sys.exit(code if code > 0 else 128 - code)
     return code
+
+
+def _ended(child: subprocess.Popen[bytes]) -> int | None:
+    """How it ended; None where it has not within a moment. A longer wait would miss a signal that
+    comes just before it begins."""
+    try:
+        return child.wait(timeout=0.2)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _first(name: str, paths: Iterable[str]) -> str | None:
