@@ -64,7 +64,9 @@ def _table(file: Path) -> Any:
     import pyarrow as pa
 
     try:
-        return pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
+        table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
+        table.validate(full=True)  # else offsets out of bounds end the process
+        return table
     except (pa.ArrowException, OSError, ValueError) as error:
         raise SourceError(f"{file}: cannot be read ({first_line(error)}); copy it again") from None
 

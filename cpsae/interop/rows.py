@@ -88,6 +88,8 @@ class FoundRows:
 def as_rows(name: str, arrays: Sequence[Array]) -> Rows:
     """Of arrays (vectors, D), or of contexts (C, T, D), of one dtype and width. Raises SourceError
     where they are something else, or do not go with each other."""
+    if not arrays:
+        raise SourceError(f"{name}: holds no rows")
     shapes = {array.shape[1:] for array in arrays}
     if len(shapes) > 1 or len({array.dtype for array in arrays}) > 1:
         told = ", ".join(f"{a.dtype} {a.shape}" for a in (arrays[0], _other(arrays)))
