@@ -138,6 +138,17 @@ def written(tmp_path, name):
         case "cached-out":
             (folder / "state.json").write_text('{"_data_files": [{"filename": "../x.arrow"}]}')
             return folder
+        case "cached-no-list":
+            (folder / "state.json").write_text('{"_data_files": 3}')
+            return folder
+        case "cached-offsets":
+            write_cached(tmp_path / "c", contexts(), tokens=False)
+            file = tmp_path / "c/data-00001-of-00003.arrow"
+            content, begin = file.read_bytes(), np.arange(21, dtype="<i4") * T
+            assert content.count(begin.tobytes()) == 1, "where each context begins"
+            whole = np.append(begin[:-1], np.int32(2**30))
+            file.write_bytes(content.replace(begin.tobytes(), whole.tobytes()))
+            return tmp_path / "c"
         case "cached-odd":
             (folder / "state.json").write_text("[]")
             return folder
@@ -166,6 +177,8 @@ def written(tmp_path, name):
         ("cached-cut", "data-00001-of-00003.arrow: cannot be read"),
         ("cached-less", "lacks data-00001-of-00003.arrow; copy it whole"),
         ("cached-out", "lacks x.arrow; copy it whole"),
+        ("cached-no-list", "lacks data; copy it whole"),
+        ("cached-offsets", "data-00001-of-00003.arrow: cannot be read .*offset"),
         ("cached-odd", "state.json: expected a JSON object"),
         ("text.txt", "expected a .npy or .safetensors file, a folder of such files, or the folder"),
         ("folder", "expected a .npy or .safetensors file"),
